@@ -1,0 +1,259 @@
+"""The rows of changes that nothing stands in the way of, table by table.
+
+What several changes of a batch do to one row is written once, as the last of them leaves it.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from squidmesh.adapters.sqlite.bulk import Row, Statement
+from squidmesh.adapters.sqlite.facts import Facts
+from squidmesh.adapters.sqlite.rows import (
+    attempt_row,
+    entries_row,
+    moved_row,
+    started_row,
+    step_row,
+    turned_row,
+)
+from squidmesh.domain.entries import Entry
+from squidmesh.domain.state import RunState
+from squidmesh.ports.store import RunChange
+from squidmesh.records import FORMAT
+
+_START: Final = Statement(
+    """
+    insert into squidmesh_runs (
+        run_id, revision, current_step, begun, cancelling, error, undoing, updated_at,
+        status, ended_at,
+        workflow, version, definition, trigger_name, queue, priority, concurrency_key, tags,
+        replayed_from, started_at
+    )
+    values ?
+    """,
+    width=20,
+)
+
+# The status is part of an index: it is named only where it changes.
+_MOVE: Final = Statement(
+    """
+    with moved (
+        run_id, revision, current_step, begun, cancelling, error, undoing, updated_at
+    ) as (values ?)
+    update squidmesh_runs
+    set revision = moved.revision,
+        current_step = moved.current_step,
+        begun = moved.begun,
+        cancelling = moved.cancelling,
+        error = moved.error,
+        undoing = moved.undoing,
+        updated_at = moved.updated_at
+    from moved
+    where squidmesh_runs.run_id = moved.run_id
+    """,
+    width=8,
+)
+
+_TURN: Final = Statement(
+    """
+    with moved (
+        run_id, revision, current_step, begun, cancelling, error, undoing, updated_at,
+        status, ended_at
+    ) as (values ?)
+    update squidmesh_runs
+    set revision = moved.revision,
+        current_step = moved.current_step,
+        begun = moved.begun,
+        cancelling = moved.cancelling,
+        error = moved.error,
+        undoing = moved.undoing,
+        updated_at = moved.updated_at,
+        status = moved.status,
+        ended_at = moved.ended_at
+    from moved
+    where squidmesh_runs.run_id = moved.run_id
+    """,
+    width=10,
+)
+
+_STEPS: Final = Statement(
+    """
+    insert into squidmesh_step_runs (
+        run_id, step, visit, position, status, output, under, error, transition, ended, applied,
+        failures, lost, deferrals, carried, manual, since
+    )
+    values ?
+    on conflict (run_id, step, visit) do update
+    set status = excluded.status,
+        output = excluded.output,
+        under = excluded.under,
+        error = excluded.error,
+        transition = excluded.transition,
+        ended = excluded.ended,
+        applied = excluded.applied,
+        failures = excluded.failures,
+        lost = excluded.lost,
+        deferrals = excluded.deferrals,
+        carried = excluded.carried,
+        manual = excluded.manual
+    """,
+    width=17,
+)
+
+# A claim that stands keeps its lease, which heartbeats may have moved.
+_ATTEMPTS: Final = Statement(
+    """
+    insert into squidmesh_attempts (
+        run_id, step, visit, number, definition, queue, priority, concurrency_key, status,
+        scheduled_at, visible_at, wake_at, claimed_at, ended_at, claim_id, token_hash, owner,
+        lease, lease_until, fence, error
+    )
+    values ?
+    on conflict (run_id, step, visit, number) do update
+    set status = excluded.status,
+        visible_at = excluded.visible_at,
+        wake_at = excluded.wake_at,
+        claimed_at = excluded.claimed_at,
+        ended_at = excluded.ended_at,
+        lease_until = case
+            when excluded.status = 'claimed' and excluded.claim_id is squidmesh_attempts.claim_id
+            then squidmesh_attempts.lease_until
+            else excluded.lease_until
+        end,
+        claim_id = excluded.claim_id,
+        token_hash = excluded.token_hash,
+        owner = excluded.owner,
+        lease = excluded.lease,
+        fence = excluded.fence,
+        error = excluded.error
+    """,
+    width=21,
+)
+
+ENTRIES: Final = Statement(
+    """
+    insert into squidmesh_entries (run_id, revision, at, format, cause, actor, data)
+    values ?
+    """,
+    width=7,
+)
+
+_KEYS: Final = Statement(
+    """
+    insert into squidmesh_idempotency_keys (scope, key, run_id, command, digest, created_at)
+    values ?
+    on conflict (scope, key) do update
+    set run_id = excluded.run_id,
+        command = excluded.command,
+        digest = excluded.digest,
+        created_at = excluded.created_at,
+        expires_at = null
+    """,
+    width=6,
+)
+
+_RECEIPTS: Final = Statement(
+    """
+    insert into squidmesh_receipts (run_id, key, command)
+    values ?
+    on conflict (run_id, key) do update
+    set command = excluded.command
+    """,
+    width=3,
+)
+
+_DEFINITIONS: Final = Statement(
+    """
+    insert into squidmesh_definitions (fingerprint, workflow, version, format, document)
+    values ?
+    on conflict (fingerprint) do nothing
+    """,
+    width=5,
+)
+
+
+def write(connection: sqlite3.Connection, changes: Sequence[RunChange], facts: Facts) -> None:
+    """Write all rows of *changes*, which *facts* have been found to allow."""
+    _write_once(connection, changes, facts)
+    _write_runs(connection, changes, facts)
+    _STEPS.run(connection, _steps(changes))
+    attempts = {
+        (change.run_id, attempt.step, attempt.visit, attempt.number): attempt_row(
+            change.run_id, change.state.facts, attempt, facts.lease_until(attempt)
+        )
+        for change in changes
+        for attempt in change.attempts
+    }
+    _ATTEMPTS.run(connection, list(attempts.values()))
+    ENTRIES.run(
+        connection,
+        [entries_row(change.run_id, row) for change in changes for row in change.journal],
+    )
+
+
+def _write_once(connection: sqlite3.Connection, changes: Sequence[RunChange], facts: Facts) -> None:
+    """Write what is never changed again."""
+    definitions = {
+        found.fingerprint: (
+            found.fingerprint,
+            found.workflow,
+            found.version,
+            FORMAT,
+            found.document,
+        )
+        for change in changes
+        if (found := change.definition) is not None
+    }
+    _DEFINITIONS.run(connection, list(definitions.values()))
+    keys = [
+        (key.scope, key.key, key.run_id, key.command, key.digest, facts.now)
+        for change in changes
+        for key in change.keys
+    ]
+    _KEYS.run(connection, keys)
+    for change in changes:
+        if change.state.receipts:
+            entries = [entry for row in change.journal for entry in row.entries]
+            write_receipts(connection, change.state, entries)
+
+
+def write_receipts(
+    connection: sqlite3.Connection, state: RunState, entries: Iterable[Entry]
+) -> None:
+    """Write those receipts of *state* that *entries* have left there."""
+    keys = {entry.issuer.idempotency_key for entry in entries if hasattr(entry, "issuer")}
+    rows = [(state.run_id, key, command) for key, command in state.receipts.items() if key in keys]
+    _RECEIPTS.run(connection, rows)
+
+
+def _write_runs(connection: sqlite3.Connection, changes: Sequence[RunChange], facts: Facts) -> None:
+    started: list[Row] = []
+    moved: list[Row] = []
+    turned: list[Row] = []
+    for change in {change.run_id: change for change in changes}.values():
+        status = facts.statuses.get(change.run_id)
+        if status is None:
+            started.append(started_row(change))
+        elif status == change.state.status.value:
+            moved.append(moved_row(change))
+        else:
+            turned.append(turned_row(change))
+    _START.run(connection, started)
+    _MOVE.run(connection, moved)
+    _TURN.run(connection, turned)
+
+
+def _steps(changes: Sequence[RunChange]) -> list[Row]:
+    """The rows of steps; a step's position is how many stood before it when it first appeared.
+
+    New steps are the last of a state, so it follows from how many there are in all.
+    """
+    rows: dict[tuple[str, str, int], Row] = {}
+    for change in changes:
+        first = len(change.state.steps) - len(change.steps)
+        for position, step in enumerate(change.steps, first):
+            key = (change.run_id, step.step, step.visit)
+            known = rows.get(key)
+            rows[key] = step_row(change.run_id, step, position if known is None else known[3])
+    return list(rows.values())

@@ -1,0 +1,154 @@
+"""What may be undone, in which order, and what may be repeated.
+
+Compensation runs when a run has failed for good: every completed step that declares a callback is
+undone, newest completion first, siblings that finished late included. Replay looks the other way:
+a completed step that cannot be undone stands in the way of repeating it, by the definition that
+the run carries, not by today's code.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import attrs
+from returns.result import Failure, Result, Success
+
+from squidmesh.domain.commands import CannotStartThere, ReplayIsUnsafe, ReplayRun
+from squidmesh.domain.definition import Parameter, StepSpec, WorkflowDefinition
+from squidmesh.domain.entries import Carried, ErrorRecord
+from squidmesh.domain.planning import bind, is_applied
+from squidmesh.domain.state import RunState, StepState, StepStatus, compensated_step
+from squidmesh.domain.values import Json
+
+
+def steps_to_undo(definition: WorkflowDefinition, state: RunState) -> tuple[str, ...]:
+    """The completed steps that declare a callback, newest completion first.
+
+    Steps that a replay brought along were completed by another run and are not undone by this one.
+    """
+    done = [
+        step
+        for step in state.steps.values()
+        if step.ended is not None
+        and step.status is StepStatus.COMPLETED
+        and step.step in definition.by_name
+        and definition.by_name[step.step].compensation is not None
+    ]
+    done.sort(key=_completion, reverse=True)
+    return tuple(step.step for step in done)
+
+
+def _completion(step: StepState) -> int:
+    return step.ended if step.ended is not None else 0
+
+
+def error_after_undoing(error: ErrorRecord, failures: tuple[ErrorRecord, ...]) -> ErrorRecord:
+    """The run's error, with the compensations that failed for good listed in its details."""
+    if not failures:
+        return error
+    listed: list[Json] = [
+        {"step": failure.step, "code": failure.code, "message": failure.message}
+        for failure in failures
+    ]
+    return attrs.evolve(error, details={**error.details, "compensation_failures": listed})
+
+
+def undo_inputs(
+    definition: WorkflowDefinition,
+    state: RunState,
+    step: str,
+    parameters: Sequence[Parameter] | None = None,
+) -> Result[dict[str, Json], ErrorRecord]:
+    """The values for a compensation: payload and context, and the step's output and the failure.
+
+    *step* is the compensation's own name; *parameters* are as for `planning.inputs_of`.
+    """
+    undone = compensated_step(step)
+    compensation = definition.by_name[undone].compensation
+    if compensation is None:
+        return Success({})
+    outputs = {
+        **state.context,
+        "output": state.steps[undone].output,
+        "failure": error_data(state.error),
+    }
+    wanted = compensation.body.parameters if parameters is None else parameters
+    return bind(wanted, {}, outputs, state)
+
+
+def error_data(error: ErrorRecord | None) -> Json:
+    """An error record as plain JSON, as bodies and readers see it."""
+    if error is None:
+        return None
+    data: dict[str, Json] = {
+        "code": error.code,
+        "message": error.message,
+        "type": error.type,
+        "details": dict(error.details),
+        "retryable": error.retryable,
+    }
+    return data if error.step is None else {**data, "step": error.step}
+
+
+def refusal_to_replay(
+    definition: WorkflowDefinition, state: RunState, command: ReplayRun
+) -> Result[None, ReplayIsUnsafe | CannotStartThere]:
+    """Whether repeating the run, or its part from a step on, is safe or at least wanted."""
+    if command.from_step is not None and not _reached(definition, state, command.from_step):
+        return Failure(CannotStartThere(step=command.from_step))
+    if command.allow_irreversible is True:
+        return Success(None)
+    blocking = tuple(
+        spec.name
+        for spec in definition.steps
+        if spec.blocks_replay
+        and _done_here(state, spec)
+        and (command.from_step is None or _repeats(definition, spec.name, command.from_step))
+    )
+    return Failure(ReplayIsUnsafe(steps=blocking)) if blocking else Success(None)
+
+
+def _done_here(state: RunState, spec: StepSpec) -> bool:
+    known = state.steps.get(spec.name)
+    return known is not None and known.status is StepStatus.COMPLETED
+
+
+def _reached(definition: WorkflowDefinition, state: RunState, step: str) -> bool:
+    return step in definition.by_name and step in state.steps
+
+
+def _repeats(definition: WorkflowDefinition, step: str, from_step: str) -> bool:
+    """Whether a replay from *from_step* runs *step* again.
+
+    With dependencies only what came before the step is carried; everything else runs again.
+    """
+    if definition.follows_transitions:
+        return step == from_step or definition.precedes(from_step, step)
+    return not definition.precedes(step, from_step)
+
+
+def carried_over(
+    definition: WorkflowDefinition, state: RunState, from_step: str
+) -> tuple[Carried, ...]:
+    """The outputs that a replay from *from_step* brings along, in their order of application."""
+    before = [
+        step
+        for step in state.steps.values()
+        if is_applied(state, step.step)
+        and step.step in definition.by_name
+        and not _repeats(definition, step.step, from_step)
+    ]
+    return tuple(_carry(step) for step in sorted(before, key=_application))
+
+
+def _carry(step: StepState) -> Carried:
+    # A decision without an output key was never part of the context, so it must not be merged.
+    unmerged = step.manual is not None and step.under is None
+    return Carried(step=step.step, output=None if unmerged else step.output, under=step.under)
+
+
+def _application(step: StepState) -> int:
+    return step.applied if step.applied is not None else 0
+
+
+def unknown_steps(definition: WorkflowDefinition, carried: Iterable[Carried]) -> tuple[str, ...]:
+    """The carried steps that the definition does not have any more."""
+    return tuple(item.step for item in carried if item.step not in definition.by_name)

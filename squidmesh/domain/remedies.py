@@ -1,0 +1,129 @@
+"""What may be done about a run: the actions that its state allows, and whether replay is one."""
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Final
+
+import attrs
+from returns.pipeline import is_successful
+
+from squidmesh.domain.commands import ReplayIsUnsafe, ReplayRun
+from squidmesh.domain.dispatch import WAKEUP_GRACE, is_due, is_lost
+from squidmesh.domain.reasons import Question, Reason
+from squidmesh.domain.recovery import refusal_to_replay
+from squidmesh.domain.state import AttemptState, RunStatus, StepState
+from squidmesh.domain.values import Json, JsonObject
+
+CANCELLABLE: Final = frozenset(
+    {RunStatus.PENDING, RunStatus.RUNNING, RunStatus.RETRYING, RunStatus.PAUSED}
+)
+
+_ACTIONS: Final[Mapping[Reason, tuple[str, ...]]] = {
+    Reason.CANCELLING: ("wait_for_cancellation",),
+    Reason.COMPENSATING: ("wait_for_compensation",),
+    Reason.PAUSED_FOR_APPROVAL: ("approve_run", "reject_run"),
+    Reason.PAUSED_FOR_MANUAL_ACTION: ("resume_run",),
+    Reason.STEP_RUNNING: ("wait_for_step",),
+    Reason.WAITING_FOR_RETRY: ("wait_for_retry",),
+    Reason.WAITING_UNTIL: ("wait_until",),
+    Reason.PENDING_DISPATCH: ("wait_for_step",),
+    Reason.STEP_SCHEDULED: ("wait_for_step",),
+    Reason.STEP_FAILED: ("wait_for_step",),
+    Reason.RETRY_EXHAUSTED: ("wait_for_step",),
+    Reason.POISONED: ("wait_for_step",),
+    Reason.WAITING_FOR_DEPENDENCIES: ("wait_for_dependencies",),
+}
+"""What suits each reason of a run that is not over; a failure is one that others finish under."""
+
+_DECISIONS: Final = frozenset({Reason.PAUSED_FOR_APPROVAL, Reason.PAUSED_FOR_MANUAL_ACTION})
+
+
+@attrs.frozen
+class NextAction:
+    """Something that may be done: its *name*, and the *call* that does it, or looks again."""
+
+    name: str
+    call: str
+
+
+def next_actions(
+    question: Question, reason: Reason, steps: Iterable[StepState]
+) -> tuple[NextAction, ...]:
+    """What may be done about a run that is not over, *steps* being those that it is about."""
+    attempts = [step.current for step in steps]
+    current = [attempt for attempt in attempts if attempt is not None]
+    names = [*_suited(question, reason), *_unsticking(question, current)]
+    if question.state.status in CANCELLABLE:
+        names.append("cancel_run")
+    return tuple(NextAction(name, _call(name, question, current)) for name in names)
+
+
+def _suited(question: Question, reason: Reason) -> tuple[str, ...]:
+    if reason in _DECISIONS and question.definition is None:
+        # Where a decision leads stands in the definition.
+        return ("deploy_workflow",)
+    return _ACTIONS.get(reason, ())
+
+
+def _unsticking(question: Question, attempts: Iterable[AttemptState]) -> tuple[str, ...]:
+    """What helps if nobody comes: a lease to take back, a wake-up to repeat, a worker to add."""
+    found: dict[str, None] = {}
+    # A run that is being undone cannot be cancelled, so waking somebody is all that is left.
+    patience = WAKEUP_GRACE if question.state.undoing is None else timedelta(0)
+    for attempt in attempts:
+        if is_lost(attempt, question.now):
+            found["recover"] = None
+        elif is_due(attempt, question.now):
+            if not question.runnable:
+                found["deploy_workflow"] = None
+            elif question.now - attempt.visible_at >= patience:
+                found["recover"] = None
+    return tuple(found)
+
+
+def _call(name: str, question: Question, attempts: Iterable[AttemptState]) -> str:
+    run = f'"{question.state.run_id}"'
+    match name:
+        case "approve_run" | "reject_run":
+            return f"await mesh.{name}({run}, actor=...)"
+        case "resume_run" | "cancel_run":
+            return f"await mesh.{name}({run})"
+        case "recover":
+            return "await mesh.recover()"
+        case "deploy_workflow":
+            queues = sorted({attempt.queue for attempt in attempts}) or [question.state.facts.queue]
+            workflow = question.state.facts.workflow
+            return (
+                f"await Worker(mesh, queues={tuple(queues)!r}).run()"
+                f"  # on a mesh opened with {workflow!r} among its workflows"
+            )
+        case _:  # waiting: all there is to do is to look again
+            return f"await mesh.explain_run({run})"
+
+
+def replay_of(
+    question: Question, from_step: str | None = None
+) -> tuple[JsonObject, tuple[NextAction, ...]]:
+    """Whether the run may be replayed, as details; and the action if it may."""
+    if question.definition is None:
+        unknown: JsonObject = {
+            "allowed": False,
+            "blocked_by": [],
+            "workflow_definition": "unavailable",
+        }
+        return unknown, ()
+    command = ReplayRun(new_run_id="", from_step=from_step)
+    allowed = refusal_to_replay(question.definition, question.state, command)
+    if is_successful(allowed):
+        start = "" if from_step is None else f", from_step={from_step!r}"
+        call = f'await mesh.replay_run("{question.state.run_id}"{start})'
+        return {"allowed": True, "blocked_by": []}, (NextAction("replay_run", call),)
+    refusal = allowed.failure()
+    if not isinstance(refusal, ReplayIsUnsafe):
+        return {"allowed": False, "blocked_by": []}, ()
+    blocking: list[Json] = [*refusal.steps]
+    return {
+        "allowed": False,
+        "blocked_by": blocking,
+        "required_override": "allow_irreversible",
+    }, ()

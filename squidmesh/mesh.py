@@ -1,0 +1,508 @@
+"""SquidMesh: what a host application starts, steers and asks its runs with."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, Self, TypeAlias
+
+from squidmesh import asking, controlling
+from squidmesh.asking import ListOptions
+from squidmesh.controlling import Said
+from squidmesh.domain.explanation import Explanation
+from squidmesh.domain.graph import RunGraph
+from squidmesh.errors import InvalidOptionError, UnknownWorkflowError
+from squidmesh.opening import StoreAt, check_url
+from squidmesh.ports.clock import Clock, Ids, Random
+from squidmesh.ports.executor import Executor
+from squidmesh.runtime.assembling import Settings, assemble_engine
+from squidmesh.runtime.engine import Engine, Storage
+from squidmesh.runtime.recovery import RecoveryReport
+from squidmesh.runtime.registry import RegisteredWorkflow
+from squidmesh.runtime.telemetry import Sink
+from squidmesh.runtime.worker import WorkerLoop
+from squidmesh.starting import StartOptions
+from squidmesh.system import SystemClock, SystemIds, SystemRandom
+from squidmesh.views import Run, RunPage
+from squidmesh.workflow import Workflow, WorkflowDefinition
+
+DEFAULT_LEASE: Final = timedelta(seconds=60)
+DEFAULT_CONCURRENCY: Final = 64
+AnyWorkflow: TypeAlias = type[Workflow[Any]] | WorkflowDefinition
+
+
+class SquidMesh:
+    """A host's runs: starts them, steers them, and tells how and why they stand.
+
+    Use it as an async context manager, or call `aclose` in the end. Every method talks to the
+    store and may raise StoreUnavailableError.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Storage | StoreAt,
+        workflows: Iterable[AnyWorkflow] = (),
+        executor: Executor | None = None,
+        clock: Clock | None = None,
+        ids: Ids | None = None,
+        random: Random | None = None,
+        telemetry: Sink | Sequence[Sink] | None = None,
+        lease: timedelta = DEFAULT_LEASE,
+        max_deliveries: int = 5,
+        max_payload_bytes: int = 2 * 1024 * 1024,
+    ) -> None:
+        """Compose a mesh over an open *store*, which stays the caller's to close.
+
+        Raises:
+            InvalidOptionError: An option makes no sense.
+        """
+        self._store = store
+        self._settings = Settings(
+            clock=clock or SystemClock(),
+            ids=ids or SystemIds(),
+            random=random or SystemRandom(),
+            executor=executor,
+            sinks=_sinks(telemetry),
+            lease=_positive("lease", lease),
+            max_deliveries=_at_least_one("max_deliveries", max_deliveries),
+            max_payload_bytes=_at_least_one("max_payload_bytes", max_payload_bytes),
+        )
+        self._definitions = tuple(_definition_of(workflow) for workflow in workflows)
+        names = [definition.name for definition in self._definitions]
+        if len(set(names)) < len(names):
+            raise InvalidOptionError("workflows", "Two workflows have the same name.")
+        self._engine: Engine | None = None
+        self._opening = asyncio.Lock()
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        workflows: Iterable[AnyWorkflow] = (),
+        executor: Executor | None = None,
+        clock: Clock | None = None,
+        ids: Ids | None = None,
+        random: Random | None = None,
+        telemetry: Sink | Sequence[Sink] | None = None,
+        lease: timedelta = DEFAULT_LEASE,
+        max_deliveries: int = 5,
+        max_payload_bytes: int = 2 * 1024 * 1024,
+        **store_options: object,
+    ) -> Self:
+        """Return a mesh over the store that *url* names; it opens, and closes, that store.
+
+        ``memory://`` is private to the mesh; ``sqlite:///app.db`` makes and upgrades its tables.
+
+        Raises:
+            InvalidOptionError: The URL or an option makes no sense.
+        """
+        check_url(url)
+        return cls(
+            store=StoreAt(url, store_options),
+            workflows=workflows,
+            executor=executor,
+            clock=clock,
+            ids=ids,
+            random=random,
+            telemetry=telemetry,
+            lease=lease,
+            max_deliveries=max_deliveries,
+            max_payload_bytes=max_payload_bytes,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self.engine()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def engine(self) -> Engine:
+        """Return the running parts, opening the store first if that has not happened yet.
+
+        Workers and runners use it; applications do not need to.
+        """
+        async with self._opening:
+            if self._closed:
+                raise InvalidOptionError("mesh", "This mesh is closed; open another one.")
+            if self._engine is None:
+                self._engine = await self._start()
+        return self._engine
+
+    async def _start(self) -> Engine:
+        settings = self._settings
+        store = self._store
+        if isinstance(store, StoreAt):
+            store = await store.open(settings.clock)
+        engine = assemble_engine(store, settings)
+        for definition in self._definitions:
+            engine.registry.register(definition, definition.bodies)
+        if settings.executor is not None:
+            engine.recovery.start_sweeping()
+        return engine
+
+    async def aclose(self) -> None:
+        """Finish what is being committed, and close what this mesh opened."""
+        async with self._opening:
+            engine, self._engine, self._closed = self._engine, None, True
+        if engine is not None:
+            await engine.close()
+            if isinstance(self._store, StoreAt):
+                await engine.store.close()
+
+    async def start_run(
+        self,
+        workflow: AnyWorkflow | str,
+        payload: object = None,
+        *,
+        trigger: str | None = None,
+        run_id: str | None = None,
+        idempotency_key: str | None = None,
+        queue: str = "default",
+        priority: int = 0,
+        concurrency_key: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        connection: object = None,
+    ) -> Run:
+        """Start a run: durable when this returns, in one transaction.
+
+        *payload* is an instance of the payload class, a mapping, or None for no fields. The same
+        *idempotency_key* with the same payload returns the run that it started. Runs of a higher
+        *priority* are claimed first.
+
+        Raises:
+            UnknownWorkflowError: The workflow is not registered with this mesh.
+            UnknownTriggerError: It declares no such trigger.
+            InvalidPayloadError: The payload does not fit; lists every field.
+            UnserializableValueError: The payload holds what JSON cannot hold exactly.
+            PayloadTooLargeError: The payload is too large.
+            InvalidRunIdError: *run_id* is not a UUID.
+            RunExistsError: A run of that id exists.
+            IdempotencyConflictError: The key was used with another payload.
+            InvalidOptionError: Another option makes no sense.
+        """
+        _not_yet("connection", connection)
+        engine = await self.engine()
+        return await controlling.start_run(
+            engine,
+            self._registered(engine, workflow),
+            payload,
+            trigger=trigger,
+            run_id=run_id,
+            options=StartOptions(
+                queue=queue,
+                priority=priority,
+                concurrency_key=concurrency_key,
+                tags=tags,
+                idempotency_key=idempotency_key,
+            ),
+            most_bytes=self._settings.max_payload_bytes,
+        )
+
+    async def start_runs(
+        self,
+        workflow: AnyWorkflow | str,
+        payloads: Iterable[object],
+        *,
+        trigger: str | None = None,
+        queue: str = "default",
+        idempotency_keys: Sequence[str | None] | None = None,
+    ) -> list[str]:
+        """Start many runs and return their ids, in the order of *payloads*.
+
+        All payloads are checked before the first is written; then each thousand is started in one
+        transaction.
+
+        Raises:
+            InvalidOptionError: There are not as many keys as payloads, or an option makes no sense.
+            Those of `start_run` about workflow, trigger, payload and key.
+        """
+        engine = await self.engine()
+        return await controlling.start_runs(
+            engine,
+            self._registered(engine, workflow),
+            tuple(payloads),
+            trigger=trigger,
+            queue=queue,
+            idempotency_keys=idempotency_keys,
+            most_bytes=self._settings.max_payload_bytes,
+        )
+
+    async def inspect_run(
+        self, run_id: str, *, include_history: bool = False, connection: object = None
+    ) -> Run:
+        """Return how a run stands; with history also its steps, attempts, audit and entries.
+
+        Raises:
+            InvalidRunIdError: *run_id* is not a UUID.
+            RunNotFoundError: There is no such run.
+        """
+        _not_yet("connection", connection)
+        return await asking.inspect(await self.engine(), run_id, include_history=include_history)
+
+    async def explain_run(self, run_id: str, *, step: str | None = None) -> Explanation:
+        """Say why a run, or one *step* of it, stands where it stands, and what can be done.
+
+        Raises:
+            InvalidRunIdError: *run_id* is not a UUID.
+            RunNotFoundError: There is no such run.
+            InvalidOptionError: The workflow has no such step.
+        """
+        return await asking.explanation(await self.engine(), run_id, step=step)
+
+    async def graph(self, run_id: str) -> RunGraph:
+        """Return the whole picture of a run: what is done, what runs, what is still to come.
+
+        Raises:
+            InvalidRunIdError: *run_id* is not a UUID.
+            RunNotFoundError: There is no such run.
+        """
+        return await asking.graph(await self.engine(), run_id)
+
+    async def list_runs(
+        self,
+        *,
+        workflow: str | None = None,
+        status: str | Iterable[str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        started_after: datetime | None = None,
+        started_before: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> RunPage:
+        """Return a page of runs, newest first; *cursor* is the `next_cursor` of the page before.
+
+        Listed runs carry their payload and no context.
+
+        Raises:
+            InvalidOptionError: A filter makes no sense, or the cursor belongs to another query.
+        """
+        return await asking.list_runs(
+            await self.engine(),
+            ListOptions(
+                workflow=workflow,
+                status=status,
+                tags=tags,
+                started_after=started_after,
+                started_before=started_before,
+                limit=limit,
+                cursor=cursor,
+            ),
+        )
+
+    async def cancel_run(
+        self,
+        run_id: str,
+        *,
+        actor: object = None,
+        reason: str | None = None,
+        idempotency_key: str | None = None,
+        preview: bool = False,
+        connection: object = None,
+    ) -> Run:
+        """Ask a run to stop: at once if nothing is claimed, else when the last claim has ended.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            InvalidTransitionError: The run is over, cancelling or compensating.
+            InvalidReviewError: The actor or the reason cannot be recorded.
+        """
+        _not_yet("preview", preview)
+        _not_yet("connection", connection)
+        said = Said(actor=actor, comment=reason, idempotency_key=idempotency_key)
+        return await controlling.cancel(await self.engine(), run_id, said)
+
+    async def resume_run(
+        self,
+        run_id: str,
+        *,
+        actor: object = None,
+        comment: str | None = None,
+        metadata: Mapping[str, object] | None = None,
+        idempotency_key: str | None = None,
+        preview: bool = False,
+        connection: object = None,
+    ) -> Run:
+        """End an open pause; the run goes on where the step pointed to when it was opened.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            NotPausedError: No pause is open.
+            InvalidReviewError: The actor, comment or metadata cannot be recorded.
+        """
+        _not_yet("preview", preview)
+        _not_yet("connection", connection)
+        said = Said(
+            actor=actor, comment=comment, metadata=metadata, idempotency_key=idempotency_key
+        )
+        return await controlling.resume(await self.engine(), run_id, said)
+
+    async def approve_run(
+        self,
+        run_id: str,
+        *,
+        actor: object,
+        comment: str | None = None,
+        metadata: Mapping[str, object] | None = None,
+        idempotency_key: str | None = None,
+        preview: bool = False,
+        connection: object = None,
+    ) -> Run:
+        """Decide an open approval with yes; *actor* is who decides.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            NotPausedError: No approval is open.
+            InvalidReviewError: The actor is missing, or something cannot be recorded.
+        """
+        _not_yet("preview", preview)
+        _not_yet("connection", connection)
+        said = Said(
+            actor=actor, comment=comment, metadata=metadata, idempotency_key=idempotency_key
+        )
+        return await controlling.approve(await self.engine(), run_id, said)
+
+    async def reject_run(
+        self,
+        run_id: str,
+        *,
+        actor: object,
+        comment: str | None = None,
+        metadata: Mapping[str, object] | None = None,
+        idempotency_key: str | None = None,
+        preview: bool = False,
+        connection: object = None,
+    ) -> Run:
+        """Decide an open approval with no; the run takes the approval's error route.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            NotPausedError: No approval is open.
+            InvalidReviewError: The actor is missing, or something cannot be recorded.
+        """
+        _not_yet("preview", preview)
+        _not_yet("connection", connection)
+        said = Said(
+            actor=actor, comment=comment, metadata=metadata, idempotency_key=idempotency_key
+        )
+        return await controlling.reject(await self.engine(), run_id, said)
+
+    async def replay_run(
+        self,
+        run_id: str,
+        *,
+        allow_irreversible: bool = False,
+        from_step: str | None = None,
+        actor: object = None,
+        comment: str | None = None,
+        idempotency_key: str | None = None,
+        preview: bool = False,
+        connection: object = None,
+    ) -> Run:
+        """Start a new run with the payload and trigger of this one, under today's definition.
+
+        With *from_step* it starts there and carries over the outputs of the steps before it.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            UnknownWorkflowError: Its workflow is not registered with this mesh.
+            UnsafeReplayError: Completed steps cannot be undone; names them. Only
+                ``allow_irreversible=True`` repeats them.
+            InvalidOptionError: The run never reached *from_step*, or the workflow has no such step.
+            InvalidPayloadError: The old payload does not fit today's contract.
+        """
+        _not_yet("preview", preview)
+        _not_yet("connection", connection)
+        engine = await self.engine()
+        return await controlling.replay(
+            engine,
+            run_id,
+            lambda name: self._registered(engine, name),
+            allow_irreversible=allow_irreversible,
+            from_step=from_step,
+            said=Said(actor=actor, comment=comment, idempotency_key=idempotency_key),
+        )
+
+    async def recover(self, *, older_than: timedelta = timedelta(0)) -> RecoveryReport:
+        """Reclaim expired leases, and announce again what has been due for *older_than*.
+
+        Nothing needs it while workers run or an executor is set; it does at once what they do.
+        """
+        engine = await self.engine()
+        return await engine.recovery.recover(older_than)
+
+    async def migrate(self) -> int:
+        """Create or upgrade the tables, and return their version; repeating it changes nothing."""
+        engine = await self.engine()
+        return await engine.store.migrate()
+
+    async def run_until_idle(self, *, timeout: timedelta | None = None) -> None:
+        """Work until nothing is due now and nothing runs; timers are not waited for.
+
+        Raises:
+            TimeoutError: *timeout* has passed first.
+        """
+        engine = await self.engine()
+        worker = WorkerLoop(
+            engine=engine,
+            queues=None,
+            concurrency=DEFAULT_CONCURRENCY,
+            lease=engine.lease,
+            owner=engine.ids.owner(),
+        )
+        if timeout is None:
+            await worker.drain()
+            return
+        async with asyncio.timeout(timeout.total_seconds()):
+            await worker.drain()
+
+    def _registered(self, engine: Engine, workflow: AnyWorkflow | str) -> RegisteredWorkflow:
+        name = workflow if isinstance(workflow, str) else _definition_of(workflow).name
+        known = engine.registry.by_name.get(name)
+        if known is None:
+            raise UnknownWorkflowError(name, engine.registry.by_name)
+        return known
+
+
+def _definition_of(workflow: object) -> WorkflowDefinition:
+    if isinstance(workflow, WorkflowDefinition):
+        return workflow
+    definition = getattr(workflow, "definition", None)
+    if isinstance(definition, WorkflowDefinition):
+        return definition
+    shown = getattr(workflow, "__name__", type(workflow).__name__)
+    raise UnknownWorkflowError(str(shown))
+
+
+def _sinks(telemetry: Sink | Sequence[Sink] | None) -> tuple[Sink, ...]:
+    if telemetry is None:
+        return ()
+    several = telemetry if isinstance(telemetry, Sequence) else (telemetry,)
+    if not all(callable(getattr(sink, "emit", None)) for sink in several):
+        raise InvalidOptionError("telemetry", "A telemetry sink has a method emit(event).")
+    return tuple(several)
+
+
+def _positive(option: str, value: object) -> timedelta:
+    if not isinstance(value, timedelta) or value <= timedelta(0):
+        raise InvalidOptionError(option, f"{option} is a positive timedelta.")
+    return value
+
+
+def _at_least_one(option: str, value: object) -> int:
+    if type(value) is not int or value < 1:
+        raise InvalidOptionError(option, f"{option} is a positive integer.")
+    return value
+
+
+def _not_yet(option: str, value: object) -> None:
+    if value is not None and value is not False:
+        raise InvalidOptionError(option, f"{option}= comes with a later release.", code="not_yet")

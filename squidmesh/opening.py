@@ -1,0 +1,82 @@
+"""The one place that knows which adapter belongs to which URL."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import attrs
+
+from squidmesh.errors import InvalidOptionError
+from squidmesh.ports.clock import Clock
+
+if TYPE_CHECKING:
+    from squidmesh.runtime.engine import Storage
+
+SCHEMES = ("memory://", "sqlite:///path.db")
+
+
+@attrs.frozen
+class StoreAt:
+    """A store that is named by a URL and not open yet."""
+
+    url: str
+    options: Mapping[str, object]
+
+    async def open(self, clock: Clock) -> "Storage":
+        """Open it."""
+        return await open_store(self.url, clock, self.options)
+
+
+async def open_store(url: str, clock: Clock, options: Mapping[str, object]) -> "Storage":
+    """Open the store that *url* names; adapters are imported only here, and only when asked for.
+
+    Raises:
+        InvalidOptionError: The URL names no store, or the store has no such option.
+        StoreUnavailableError: The store cannot be opened.
+    """
+    scheme = check_url(url)
+    if options:
+        unknown = ", ".join(sorted(options))
+        raise InvalidOptionError(unknown, f"A {scheme} store has no option {unknown}.")
+    if scheme == "memory":
+        from squidmesh.adapters.memory import MemoryStore
+
+        return MemoryStore(clock=clock)
+    from squidmesh.adapters.sqlite import SQLiteStore
+
+    return await SQLiteStore.open(path_of(url), clock=clock)
+
+
+def check_url(url: object) -> str:
+    """Return the URL's scheme, or say what is wrong with it.
+
+    Raises:
+        InvalidOptionError: The URL names no store that this version knows.
+    """
+    if not isinstance(url, str):
+        raise InvalidOptionError("url", "A store URL is a text, such as sqlite:///app.db.")
+    scheme = urlsplit(url).scheme
+    if scheme in ("postgres", "postgresql", "postgresql+psycopg"):
+        raise InvalidOptionError(
+            "url", "Postgres comes with a later release; use sqlite:///app.db.", code="not_yet"
+        )
+    if scheme not in ("memory", "sqlite"):
+        known = " or ".join(SCHEMES)
+        raise InvalidOptionError("url", f"A store URL looks like {known}; this one does not.")
+    if scheme == "sqlite":
+        path_of(url)
+    return scheme
+
+
+def path_of(url: str) -> str:
+    """Return the path in an SQLite URL: relative behind three slashes, absolute behind four.
+
+    Raises:
+        InvalidOptionError: The URL has a host, or no path.
+    """
+    parts = urlsplit(url)
+    if parts.netloc or len(parts.path) < 2:  # noqa: PLR2004  the slash, and something behind it
+        raise InvalidOptionError(
+            "url", "An SQLite URL is sqlite:///relative.db or sqlite:////absolute/path.db."
+        )
+    return unquote(parts.path[1:])

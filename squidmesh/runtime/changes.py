@@ -1,0 +1,136 @@
+"""From a decision to the rows that differ."""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Final
+
+from squidmesh.domain.commands import (
+    ApproveRun,
+    CancelRun,
+    ClaimAttempt,
+    Command,
+    LoseAttempt,
+    RejectRun,
+    ReplayRun,
+    ReportOutcome,
+    ResumeRun,
+    StartRun,
+)
+from squidmesh.domain.entries import Entry
+from squidmesh.domain.inspection import current_step
+from squidmesh.domain.replacing import replace
+from squidmesh.domain.state import AttemptState, AttemptStatus, RunState, StepState
+from squidmesh.domain.values import Json
+from squidmesh.ports.store import (
+    Guard,
+    JournalRow,
+    KeyRecord,
+    LeaseOver,
+    RunChange,
+    StillDue,
+    StillHeld,
+)
+
+CAUSES: Final[dict[type, str]] = {
+    StartRun: "start",
+    ClaimAttempt: "claim",
+    ReportOutcome: "report",
+    LoseAttempt: "lose",
+    CancelRun: "cancel",
+    ResumeRun: "resume",
+    ApproveRun: "approve",
+    RejectRun: "reject",
+    ReplayRun: "replay",
+}
+
+Decided = tuple[Command, tuple[Entry, ...], KeyRecord | None]
+WakeAt = Callable[[AttemptState, datetime], datetime | None]
+
+
+def run_change(
+    before: RunState, after: RunState, decided: Sequence[Decided], now: datetime
+) -> RunChange:
+    """Describe what takes a run from *before* to *after*: changed rows, entries, guards, keys."""
+    journal: list[JournalRow] = []
+    revision = before.revision
+    touched: dict[str, None] = {}
+    for command, entries, _ in decided:
+        if not entries:
+            continue
+        revision += len(entries)
+        journal.append(_row(command, entries, revision, now))
+        for entry in entries:
+            step = getattr(entry, "step", None)
+            if step is not None:
+                touched[step] = None
+    steps = _changed_steps(before, after, touched)
+    return RunChange(
+        run_id=after.run_id,
+        expected=before.revision,
+        state=after,
+        current_step=current_step(after),
+        steps=steps,
+        attempts=tuple(_changed_attempts(before, steps)),
+        journal=tuple(journal),
+        guards=tuple(_guards(command for command, entries, _ in decided if entries)),
+        keys=tuple(key for _, entries, key in decided if key is not None and entries),
+    )
+
+
+def _row(command: Command, entries: tuple[Entry, ...], revision: int, now: datetime) -> JournalRow:
+    actor: Json = None
+    issuer = getattr(command, "issuer", None)
+    if issuer is not None:
+        actor = issuer.actor
+    return JournalRow(
+        revision=revision, at=now, cause=CAUSES[type(command)], entries=entries, actor=actor
+    )
+
+
+def _changed_steps(
+    before: RunState, after: RunState, touched: Iterable[str]
+) -> tuple[StepState, ...]:
+    """The steps that differ; those that no entry names were put there with the run's start."""
+    if before.started is None:
+        return tuple(after.steps.values())
+    if after.ended_at is not None and before.ended_at is None:
+        touched = after.steps if before.paused_step is not None else touched
+    return tuple(
+        after.steps[name]
+        for name in touched
+        if name in after.steps and after.steps[name] is not before.steps.get(name)
+    )
+
+
+def _changed_attempts(before: RunState, steps: Iterable[StepState]) -> Iterable[AttemptState]:
+    for step in steps:
+        known = before.steps.get(step.step)
+        old = known.attempts if known is not None else ()
+        for index, attempt in enumerate(step.attempts):
+            if index >= len(old) or old[index] is not attempt:
+                yield attempt
+
+
+def owing_wakeups(
+    attempts: tuple[AttemptState, ...], now: datetime, wake_at: WakeAt
+) -> tuple[AttemptState, ...]:
+    """The attempts, with the time at which somebody must be told of each that is unclaimed."""
+    return tuple(
+        replace(attempt, wake_at=wake_at(attempt, now))
+        if attempt.status is AttemptStatus.SCHEDULED
+        else attempt
+        for attempt in attempts
+    )
+
+
+def _guards(commands: Iterable[Command]) -> Iterable[Guard]:
+    for command in commands:
+        match command:
+            case ReportOutcome(attempt=attempt, token_hash=token_hash):
+                yield StillHeld(attempt=attempt, token_hash=token_hash)
+            case ClaimAttempt(attempt=attempt):
+                yield StillDue(attempt=attempt)
+            case LoseAttempt(attempt=attempt, claim_id=claim_id):
+                yield LeaseOver(attempt=attempt, claim_id=claim_id)
+            case StartRun() | CancelRun() | ResumeRun() | ApproveRun() | RejectRun() | ReplayRun():
+                pass

@@ -1,0 +1,439 @@
+"""Where decisions become durable: commands in, one transaction for all that are ready.
+
+Commands queue up while the previous commit is on its way to the disk, and then go out together:
+one answer of the store serves them all, and nobody waits for company. Each is decided here, last
+thing before the commit, on the newest state that this process knows, so several commands about
+one run follow one another in one change. What loses a race is decided again on what it had not
+seen; one run's conflict is its own.
+
+Whatever happens behind a commit (wake-ups, events) is told to observers, in plain calls.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Final
+
+import attrs
+from returns.pipeline import is_successful
+from returns.result import Failure, Result, Success
+
+from squidmesh.domain.commands import (
+    AlreadyStarted,
+    ClaimIsStale,
+    Command,
+    KeyAlreadyUsed,
+    NotClaimable,
+    Refusal,
+    SkipReason,
+    StartRun,
+)
+from squidmesh.domain.decide import decide
+from squidmesh.domain.definition import WorkflowDefinition
+from squidmesh.domain.entries import Entry
+from squidmesh.domain.evolution import evolve
+from squidmesh.domain.state import RunState
+from squidmesh.errors import RunNotFoundError, StoreConflictError
+from squidmesh.ports.store import (
+    Change,
+    ClaimedAttempt,
+    CommitFailure,
+    GuardFailed,
+    KeyRecord,
+    KeyTaken,
+    LeaseOver,
+    RevisionConflict,
+    RunChange,
+    RunTaken,
+    StillDue,
+    StillHeld,
+    Store,
+)
+from squidmesh.runtime.changes import WakeAt, owing_wakeups, run_change
+from squidmesh.runtime.registry import Registry
+from squidmesh.runtime.store_time import StoreTime
+
+MOST_IN_ONE_COMMIT: Final = 512
+MOST_TRIES: Final = 100
+MOST_STATES: Final = 4096
+
+
+@attrs.frozen
+class Settled:
+    """A command that is committed: what it led to, and the run before and behind it.
+
+    *entries* is empty for a command that had been given before under the same key; *existing* is
+    the run that such a start found.
+    """
+
+    entries: tuple[Entry, ...]
+    before: RunState
+    state: RunState
+    at: datetime
+    existing: str | None = None
+
+
+Answer = Result[Settled, Refusal]
+Observer = Callable[[Sequence[Settled]], None]
+
+
+@attrs.define(eq=False)
+class Ask:
+    """One command about one run, on its way to the store.
+
+    *spawn* makes the command that starts another run in the same transaction, from the state that
+    this one was decided on: all of it happens or nothing.
+    """
+
+    run_id: str
+    command: Command
+    key: KeyRecord | None = None
+    spawn: Callable[[RunState], StartRun] | None = None
+    tries: int = 0
+    answer: "asyncio.Future[Answer]" = attrs.field(
+        factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+    def settle(self, answer: Answer) -> None:
+        """Give the answer, unless whoever asked is gone."""
+        if not self.answer.done():
+            self.answer.set_result(answer)
+
+    def fail(self, accident: BaseException) -> None:
+        """Give an accident for an answer."""
+        if not self.answer.done():
+            self.answer.set_exception(accident)
+
+
+@attrs.frozen
+class _Decided:
+    """An ask and what was decided about it, not yet committed."""
+
+    ask: Ask
+    command: Command
+    before: RunState
+    state: RunState
+    entries: tuple[Entry, ...]
+
+
+@attrs.define(eq=False)
+class _RunBatch:
+    """All that one batch does to one run: *base* is the state that is committed already."""
+
+    base: RunState
+    decided: list[_Decided] = attrs.field(factory=list[_Decided])
+    spawned: list[_Decided] = attrs.field(factory=list[_Decided])
+
+    @property
+    def head(self) -> RunState:
+        """Where the run stands behind everything decided so far."""
+        return self.decided[-1].state if self.decided else self.base
+
+
+@attrs.define(eq=False)
+class Committer:
+    """Takes commands, decides them, commits them in groups, and knows the newest states."""
+
+    store: Store
+    registry: Registry
+    time: StoreTime
+    wake_at: WakeAt | None = None
+    observers: list[Observer] = attrs.field(factory=list[Observer])
+    _waiting: list[Ask] = attrs.field(factory=list[Ask])
+    _wake: asyncio.Event = attrs.field(factory=asyncio.Event)
+    _task: "asyncio.Task[None] | None" = None
+    _closing: bool = False
+    _states: "OrderedDict[str, RunState]" = attrs.field(factory=OrderedDict[str, RunState])
+
+    async def submit(
+        self, run_id: str, command: Command, *, key: KeyRecord | None = None
+    ) -> Answer:
+        """Return what *command* led to once it is durable, or why it changes nothing.
+
+        Raises:
+            RunNotFoundError: There is no such run, and the command does not start one.
+            StoreConflictError: Too many races were lost in a row.
+            StoreUnavailableError: The store could not be reached; the command may be committed.
+        """
+        return await self.ask(Ask(run_id, command, key))
+
+    async def ask(self, ask: Ask) -> Answer:
+        """Queue a prepared ask and wait for its answer; cancelling the wait does not recall it."""
+        self.queue((ask,))
+        return await asyncio.shield(ask.answer)
+
+    def queue(self, asks: Iterable[Ask]) -> None:
+        """Queue asks without waiting; each carries its answer."""
+        self._waiting.extend(asks)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._work(), name="committer")
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Commit what is queued, then stop."""
+        if self._task is not None:
+            self._closing = True
+            self._wake.set()
+            await asyncio.shield(self._task)
+            self._task = None
+
+    async def states_after(self, claims: Sequence[ClaimedAttempt]) -> dict[str, RunState]:
+        """Return, by run id, states that know these claims; one load serves all that are new."""
+        found: dict[str, RunState] = {}
+        missing: list[str] = []
+        for claim in claims:
+            known = found.get(claim.run_id) or self._states.get(claim.run_id)
+            if known is not None and known.revision == claim.revision - 1:
+                found[claim.run_id] = evolve(known, claim.entry)
+            else:
+                missing.append(claim.run_id)
+        if missing:
+            loaded = await self.store.load(missing)
+            self.time.observe(loaded.at)
+            found.update(loaded.states)
+        for state in found.values():
+            self.remember(state)
+        return found
+
+    def remember(self, state: RunState) -> None:
+        """Keep *state* if it is the newest one known of its run, and the run is not over."""
+        known = self._states.get(state.run_id)
+        if known is not None and known.revision >= state.revision:
+            return
+        if state.status.is_final:
+            self._states.pop(state.run_id, None)
+            return
+        self._states[state.run_id] = state
+        self._states.move_to_end(state.run_id)
+        if len(self._states) > MOST_STATES:
+            self._states.popitem(last=False)
+
+    def forget(self, run_id: str) -> None:
+        """Drop what is known of a run, so that it is loaded again."""
+        self._states.pop(run_id, None)
+
+    async def _work(self) -> None:
+        while not (self._closing and not self._waiting):
+            if not self._waiting:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            batch = self._waiting[:MOST_IN_ONE_COMMIT]
+            del self._waiting[:MOST_IN_ONE_COMMIT]
+            try:
+                await self._commit(batch)
+            except Exception as accident:  # noqa: BLE001  the askers hear of it, each of them
+                for ask in batch:
+                    self.forget(ask.run_id)
+                    ask.fail(accident)
+
+    async def _commit(self, batch: list[Ask]) -> None:
+        runs = await self._bases(batch)
+        definitions = await self._definitions(batch, runs)
+        now = self.time.now()
+        for ask in batch:
+            if ask.run_id in runs:
+                self._decide(runs[ask.run_id], definitions, ask, now)
+        changed = [run for run in runs.values() if run.decided and run.head is not run.base]
+        for run in runs.values():
+            if run.head is run.base:
+                _settle(run, now)
+        if not changed:
+            return
+        answer = await self.store.commit([self._change(run, now) for run in changed])
+        self.time.observe(answer.at)
+        done: list[_RunBatch] = []
+        for run, result in zip(changed, answer.results, strict=True):
+            if is_successful(result):
+                done.append(run)
+            else:
+                self._failed(run, result.failure(), now)
+        self._done(done, answer.at)
+
+    async def _bases(self, batch: Sequence[Ask]) -> dict[str, _RunBatch]:
+        """The states to decide on; asks about runs that do not exist are answered at once."""
+        wanted = dict.fromkeys(ask.run_id for ask in batch)
+        starting = {ask.run_id for ask in batch if isinstance(ask.command, StartRun)}
+        missing = [id_ for id_ in wanted if id_ not in self._states and id_ not in starting]
+        if missing:
+            loaded = await self.store.load(missing)
+            self.time.observe(loaded.at)
+            for state in loaded.states.values():
+                self._states[state.run_id] = state
+        bases: dict[str, _RunBatch] = {}
+        for run_id in wanted:
+            known = self._states.get(run_id)
+            if known is not None:
+                bases[run_id] = _RunBatch(known)
+            elif run_id in starting:
+                bases[run_id] = _RunBatch(RunState(run_id=run_id))
+        for ask in batch:
+            if ask.run_id not in bases:
+                ask.fail(RunNotFoundError(ask.run_id))
+        return bases
+
+    async def _definitions(
+        self, batch: Sequence[Ask], runs: dict[str, _RunBatch]
+    ) -> dict[str, WorkflowDefinition]:
+        marks: dict[str, str] = {}
+        for ask in batch:
+            if isinstance(ask.command, StartRun):
+                marks.setdefault(ask.command.fingerprint, ask.run_id)
+        for run_id, run in runs.items():
+            if run.base.started is not None:
+                marks.setdefault(run.base.started.fingerprint, run_id)
+        found: dict[str, WorkflowDefinition] = {}
+        for mark, run_id in marks.items():
+            known = self.registry.known(mark)
+            found[mark] = known or await self.registry.definition(mark, run_id)
+        return found
+
+    def _decide(
+        self,
+        run: _RunBatch,
+        definitions: dict[str, WorkflowDefinition],
+        ask: Ask,
+        now: datetime,
+    ) -> None:
+        before, command = run.head, ask.command
+        mark = command.fingerprint if isinstance(command, StartRun) else before.facts.fingerprint
+        try:
+            decided = decide(definitions[mark], before, command, now)
+            if not is_successful(decided):
+                ask.settle(Failure(decided.failure()))
+                return
+            decision = decided.unwrap()
+            if ask.spawn is not None and decision.entries:
+                self._spawn(run, ask, ask.spawn(before), now)
+        except Exception as accident:  # noqa: BLE001  a defect must not take the others down
+            ask.fail(accident)
+            return
+        run.decided.append(_Decided(ask, command, before, decision.state, decision.entries))
+
+    def _spawn(self, run: _RunBatch, ask: Ask, start: StartRun, now: datetime) -> None:
+        definition = self.registry.known(start.fingerprint)
+        assert definition is not None
+        blank = RunState(run_id=start.run_id)
+        started = decide(definition, blank, start, now).unwrap()
+        run.spawned.append(_Decided(ask, start, blank, started.state, started.entries))
+
+    def _change(self, run: _RunBatch, now: datetime) -> Change:
+        decided = tuple((item.ask.command, item.entries, item.ask.key) for item in run.decided)
+        change = run_change(run.base, run.head, decided, now)
+        spawned = (
+            run_change(item.before, item.state, ((item.command, item.entries, None),), now)
+            for item in run.spawned
+        )
+        return Change(tuple(self.complete(change, now) for change in (change, *spawned)))
+
+    def complete(self, change: RunChange, now: datetime) -> RunChange:
+        """Add what the run's own history does not say: its definition, and owed wake-ups."""
+        definition = None
+        if change.expected == 0:
+            definition = self.registry.to_store(change.state.facts.fingerprint)
+        attempts = change.attempts
+        if self.wake_at is not None:
+            attempts = owing_wakeups(attempts, now, self.wake_at)
+        if definition is None and attempts is change.attempts:
+            return change
+        return attrs.evolve(change, definition=definition, attempts=attempts)
+
+    def _done(self, runs: Sequence[_RunBatch], at: datetime) -> None:
+        for run in runs:
+            self.remember(run.head)
+        self.committed(
+            [
+                Settled(item.entries, item.before, item.state, at)
+                for run in runs
+                for item in (*run.decided, *run.spawned)
+            ]
+        )
+        for run in runs:
+            _settle(run, at)
+
+    def committed(self, settled: Sequence[Settled]) -> None:
+        """Keep the states of new runs, and tell the observers."""
+        for commit in settled:
+            if commit.before.started is None:
+                self.registry.was_stored(commit.state.facts.fingerprint)
+                self.remember(commit.state)
+        for observer in self.observers:
+            observer(settled)
+
+    def _failed(self, run: _RunBatch, failure: CommitFailure, now: datetime) -> None:
+        asks = [item.ask for item in run.decided]
+        match failure:
+            case RevisionConflict(unseen=unseen):
+                self._catch_up(run.base, unseen)
+            case RunTaken(run_id=run_id):
+                self.forget(run_id)
+                _refuse(
+                    asks,
+                    lambda ask: isinstance(ask.command, StartRun),
+                    AlreadyStarted(run_id=run_id),
+                )
+            case KeyTaken(record=record):
+                self.forget(run.base.run_id)
+                _answer_known_key(run, record, now)
+            case GuardFailed():
+                _refuse(asks, _asks_about(failure), _refusal(failure))
+        self._again([ask for ask in asks if not ask.answer.done()])
+
+    def _catch_up(self, base: RunState, unseen: Sequence[Entry]) -> None:
+        self._states.pop(base.run_id, None)
+        state = base
+        for entry in unseen:
+            state = evolve(state, entry)
+        if unseen:
+            self.remember(state)
+
+    def _again(self, asks: Sequence[Ask]) -> None:
+        for ask in asks:
+            ask.tries += 1
+            if ask.tries >= MOST_TRIES:
+                ask.fail(StoreConflictError(run_id=ask.run_id))
+        self._waiting[:0] = [ask for ask in asks if not ask.answer.done()]
+
+
+def _settle(run: _RunBatch, at: datetime) -> None:
+    for item in run.decided:
+        item.ask.settle(Success(Settled(item.entries, item.before, item.state, at)))
+
+
+def _refuse(asks: Iterable[Ask], concerns: Callable[[Ask], bool], refusal: Refusal) -> None:
+    for ask in asks:
+        if concerns(ask):
+            ask.settle(Failure(refusal))
+
+
+def _starts(ask: Ask) -> bool:
+    return isinstance(ask.command, StartRun)
+
+
+def _asks_about(failure: GuardFailed) -> Callable[[Ask], bool]:
+    def concerns(ask: Ask) -> bool:
+        return getattr(ask.command, "attempt", None) == failure.guard.attempt
+
+    return concerns
+
+
+def _refusal(failure: GuardFailed) -> Refusal:
+    match failure.guard:
+        case StillHeld(attempt=attempt) | LeaseOver(attempt=attempt):
+            return ClaimIsStale(attempt=attempt, holder=failure.holder)
+        case StillDue(attempt=attempt):
+            reason = SkipReason.ALREADY_CLAIMED if failure.holder else SkipReason.NOT_YET_VISIBLE
+            return NotClaimable(attempt=attempt, reason=reason)
+
+
+def _answer_known_key(run: _RunBatch, record: KeyRecord, now: datetime) -> None:
+    """Answer a start whose key exists; a control command is decided again on the new receipts."""
+    for item in run.decided:
+        key = item.ask.key
+        if key is None or key.key != record.key or not isinstance(item.ask.command, StartRun):
+            continue
+        if key.digest == record.digest:
+            item.ask.settle(Success(Settled((), item.before, item.before, now, record.run_id)))
+        else:
+            item.ask.settle(Failure(KeyAlreadyUsed(key=record.key)))

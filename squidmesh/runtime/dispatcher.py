@@ -1,0 +1,135 @@
+"""Behind the commit: tells whoever can work that there is work.
+
+Workers of this process are woken by an event, the host's job system through the executor port. A
+wake-up is only ever a nudge: it says what the store says anyway, so one that fails is logged, and
+repeated by the sweep.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+
+import attrs
+
+from squidmesh.domain.dispatch import first_wakeup, next_wakeup, runnable_key
+from squidmesh.domain.entries import AttemptDeferred, AttemptScheduled
+from squidmesh.domain.state import (
+    AttemptState,
+    AttemptStatus,
+    RunState,
+    is_compensation,
+)
+from squidmesh.domain.values import Json
+from squidmesh.logs import logger
+from squidmesh.ports.executor import EnqueueOptions, Executor
+from squidmesh.ports.store import AttemptStore
+from squidmesh.runtime.committer import Settled
+from squidmesh.runtime.store_time import StoreTime
+from squidmesh.runtime.telemetry import Telemetry
+
+log = logger("dispatch")
+
+
+@attrs.define(eq=False)
+class Dispatcher:
+    """Nudges, for attempts that were scheduled and that nobody holds yet."""
+
+    executor: Executor | None
+    store: AttemptStore
+    time: StoreTime
+    telemetry: Telemetry
+    listeners: "list[Callable[[], None]]" = attrs.field(factory=list)
+    _sending: "set[asyncio.Task[None]]" = attrs.field(factory=set)
+
+    def wake_at(self, attempt: AttemptState, now: datetime) -> datetime | None:
+        """When somebody must be told about a freshly scheduled attempt, if nobody claims it."""
+        if self.executor is None:
+            return None
+        return first_wakeup(attempt.visible_at, now, self.executor.capabilities.max_delay)
+
+    def settled(self, commits: Sequence[Settled]) -> None:
+        """Nudge for everything that these commits scheduled."""
+        scheduled: list[tuple[RunState, AttemptState]] = []
+        for commit in commits:
+            for entry in commit.entries:
+                if isinstance(entry, AttemptScheduled | AttemptDeferred):
+                    attempt = commit.state.steps[entry.step].attempts[-1]
+                    if attempt.status is AttemptStatus.SCHEDULED:
+                        scheduled.append((commit.state, attempt))
+        if not scheduled:
+            return
+        for listener in self.listeners:
+            listener()
+        if self.executor is not None:
+            self._send_soon(self.executor, scheduled)
+
+    def _send_soon(
+        self, executor: Executor, scheduled: Iterable[tuple[RunState, AttemptState]]
+    ) -> None:
+        now = self.time.now()
+        wakeups = [
+            (state, attempt)
+            for state, attempt in scheduled
+            if _can_hold(executor, attempt.visible_at, now)
+        ]
+        if wakeups:
+            task = asyncio.get_running_loop().create_task(self._send(executor, wakeups))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    async def _send(
+        self, executor: Executor, wakeups: Sequence[tuple[RunState, AttemptState]]
+    ) -> None:
+        for state, attempt in wakeups:
+            told = await self._enqueue(executor, state.run_id, attempt)
+            if told is not None:
+                self.telemetry.dispatched(state, state.run_id, told)
+
+    async def _enqueue(
+        self, executor: Executor, run_id: str, attempt: AttemptState
+    ) -> "dict[str, Json] | None":
+        payload: dict[str, Json] = {
+            "kind": "compensation" if is_compensation(attempt.step) else "step",
+            "run_id": run_id,
+            "step": attempt.step,
+            "attempt": attempt.number,
+        }
+        options = EnqueueOptions(
+            key=runnable_key(run_id, attempt.id),
+            queue=attempt.queue,
+            not_before=attempt.visible_at if attempt.visible_at > self.time.now() else None,
+        )
+        try:
+            if payload["kind"] == "compensation":
+                return dict(await executor.enqueue_compensation(payload, options))
+            return dict(await executor.enqueue_step(payload, options))
+        except Exception as problem:  # noqa: BLE001  a host's engine may raise anything
+            log.warning(
+                "wakeup.failed", run_id=run_id, step=attempt.step, error=type(problem).__name__
+            )
+            return None
+
+    async def emit(self, owed: Sequence[tuple[str, AttemptState]]) -> int:
+        """Tell the executor about attempts again, and note when the next time is; count them."""
+        if self.executor is None:
+            return 0
+        emitted = 0
+        for run_id, attempt in owed:
+            told = await self._enqueue(self.executor, run_id, attempt)
+            if told is not None:
+                emitted += 1
+                self.telemetry.dispatched(None, run_id, told)
+        now = self.time.now()
+        await self.store.woken(
+            [(run_id, attempt.id, next_wakeup(attempt, now)) for run_id, attempt in owed]
+        )
+        return emitted
+
+    async def close(self) -> None:
+        """Wait for the wake-ups that are on their way."""
+        await asyncio.gather(*self._sending, return_exceptions=True)
+
+
+def _can_hold(executor: Executor, visible_at: datetime, now: datetime) -> bool:
+    longest = executor.capabilities.max_delay
+    return longest is None or visible_at - now <= longest

@@ -1,0 +1,156 @@
+"""The parts of a running mesh, wired together once, and what a claimed attempt goes through."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Protocol
+
+import attrs
+import structlog
+from returns.pipeline import is_successful
+
+from squidmesh.domain.commands import NO_OFFERS, Offers, Outcome, ReportOutcome, Succeeded
+from squidmesh.domain.definition import Action
+from squidmesh.domain.dispatch import find_attempt
+from squidmesh.domain.entries import AttemptClaimed, CancelRequested
+from squidmesh.domain.state import AttemptStatus, RunState, is_compensation
+from squidmesh.errors import StoreUnavailableError
+from squidmesh.logs import logger
+from squidmesh.ports.clock import Clock, Ids, Random
+from squidmesh.ports.journal import Journal
+from squidmesh.ports.store import AttemptStore, Presence, RunStore, Schema, Store
+from squidmesh.runtime.claims import HeldAttempt, context_of, held_from
+from squidmesh.runtime.committer import Committer, Settled
+from squidmesh.runtime.dispatcher import Dispatcher
+from squidmesh.runtime.heart import Heart
+from squidmesh.runtime.recovery import Recovery
+from squidmesh.runtime.registry import Registry
+from squidmesh.runtime.step_executor import Execution, StepExecutor
+from squidmesh.runtime.store_time import StoreTime
+from squidmesh.runtime.telemetry import Telemetry
+
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 2.0
+
+log = logger("worker")
+
+
+class Storage(Store, RunStore, AttemptStore, Presence, Schema, Journal, Protocol):
+    """Everything that one storage technology implements over the same transactions."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class Engine:
+    """What a mesh, its workers and its runners share."""
+
+    store: Storage
+    clock: Clock
+    ids: Ids
+    random: Random
+    time: StoreTime
+    registry: Registry
+    committer: Committer
+    dispatcher: Dispatcher
+    recovery: Recovery
+    heart: Heart
+    bodies: StepExecutor
+    telemetry: Telemetry
+    lease: timedelta
+    owner: str
+
+    async def close(self) -> None:
+        """Stop everything that runs for this engine, committing what was asked for."""
+        await self.recovery.close()
+        await self.committer.close()
+        await self.dispatcher.close()
+        await self.heart.close()
+
+    async def execute(self, held: HeldAttempt) -> Outcome:
+        """Run a held attempt's body, with its claim kept alive until the outcome is known."""
+        mark, step = held.fingerprint, held.attempt.step
+        definition = await self.registry.definition(mark, held.run_id)
+        spec = definition.by_name.get(step)
+        context = context_of(held, self.heart)
+        if held.state.cancelling:
+            context.tell_cancelled()
+        structlog.contextvars.bind_contextvars(
+            run_id=held.run_id,
+            workflow=context.workflow,
+            step=step,
+            attempt=held.attempt.number,
+        )
+        execution = Execution(
+            definition=definition,
+            state=held.state,
+            context=context,
+            body=self.registry.body(mark, step),
+        )
+        if spec is not None and not isinstance(spec.kind, Action):
+            return await self.bodies.run(execution)
+        self.heart.hold(held.to_keep(), context)
+        return await self.bodies.run(execution)
+
+    async def report(
+        self, held: HeldAttempt, outcome: Outcome, offers: Offers = NO_OFFERS
+    ) -> Settled | None:
+        """Make an outcome durable; None if the claim does not count any more.
+
+        While the store is away this keeps trying: the lease is kept alive, and if it cannot be,
+        the fence refuses the late report. A commit whose answer was lost is read back, not
+        repeated blindly.
+        """
+        command = ReportOutcome(
+            attempt=held.attempt,
+            token_hash=held.token_hash,
+            outcome=outcome,
+            offers=offers,
+            draw=0.0 if isinstance(outcome, Succeeded) else self.random.draw(),
+        )
+        pause, uncertain = FIRST_PAUSE, False
+        try:
+            while True:
+                try:
+                    answer = await self.committer.submit(held.run_id, command)
+                except StoreUnavailableError as problem:
+                    uncertain = True
+                    log.warning("report.delayed", reason=str(problem))
+                    await self.clock.sleep(pause)
+                    pause = min(pause * 2, LONGEST_PAUSE)
+                    continue
+                if is_successful(answer):
+                    return answer.unwrap()
+                return await self._read_back(held) if uncertain else None
+        finally:
+            self.heart.let_go(held.claim_id)
+
+    async def _read_back(self, held: HeldAttempt) -> Settled | None:
+        """After a lost answer: whether the report was committed all the same."""
+        loaded = await self.store.load([held.run_id])
+        state = loaded.states.get(held.run_id)
+        attempt = find_attempt(state, held.attempt) if state is not None else None
+        if state is None or attempt is None or attempt.token_hash != held.token_hash:
+            return None
+        if attempt.status is AttemptStatus.CLAIMED:
+            return None
+        return Settled((), state, state, loaded.at)
+
+    def claimed_by(self, settled: Settled, offers: Offers) -> Sequence[HeldAttempt]:
+        """The successors that a report has claimed for its worker."""
+        offered = {offer.claim_id for offer in offers.claims}
+        return [
+            held_from(settled.state, entry)
+            for entry in settled.entries
+            if isinstance(entry, AttemptClaimed) and entry.claim_id in offered
+        ]
+
+    def settled(self, commits: Sequence[Settled]) -> None:
+        """Tell bodies of this process at once that their run is being cancelled."""
+        for commit in commits:
+            if any(isinstance(entry, CancelRequested) for entry in commit.entries):
+                self.heart.tell_cancelled(commit.state.run_id)
+
+    def successors(self, state: RunState, step: str) -> int:
+        """How many steps can become ready behind this one, at most."""
+        definition = self.registry.known(state.facts.fingerprint)
+        if definition is None or definition.follows_transitions or is_compensation(step):
+            return 1
+        return max(len(definition.dependents[step]), 1)

@@ -1,0 +1,261 @@
+"""The only place where foreign code runs, and what is made of what it does.
+
+A body may return anything, raise anything and hang. Whatever it does becomes an outcome with a
+stable code, the worker lives, and no value of the caller's ends up in an error message of ours.
+"""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable, Mapping
+from datetime import timedelta
+from typing import Final, cast
+
+import attrs
+from returns.pipeline import is_successful
+
+from squidmesh import codec
+from squidmesh.context import StepContext
+from squidmesh.domain.commands import Failed, Outcome, PutOff, Succeeded
+from squidmesh.domain.definition import (
+    SCHEDULE_KEY,
+    Action,
+    Approval,
+    Log,
+    Pause,
+    Wait,
+    WorkflowDefinition,
+)
+from squidmesh.domain.entries import ErrorRecord
+from squidmesh.domain.planning import inputs_of
+from squidmesh.domain.recovery import undo_inputs
+from squidmesh.domain.state import RunState, is_compensation
+from squidmesh.domain.values import Json
+from squidmesh.errors import PayloadTooLargeError, UnserializableValueError
+from squidmesh.logs import logger
+from squidmesh.outcomes import Deferred, Errored
+from squidmesh.ports.clock import Clock
+from squidmesh.runtime.body import BoundBody, InputProblem
+from squidmesh.runtime.threads import Threads
+
+MOST_ERROR_TEXT: Final = 8 * 1024
+DEFAULT_MOST_BYTES: Final = 2 * 1024 * 1024
+
+log = logger("workflow")
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Execution:
+    """A claimed attempt with all that it takes to run it."""
+
+    definition: WorkflowDefinition
+    state: RunState
+    context: StepContext
+    body: BoundBody | None
+
+
+@attrs.define(eq=False)
+class StepExecutor:
+    """Runs attempts and says how they ended."""
+
+    clock: Clock
+    threads: Threads = attrs.field(factory=Threads)
+    most_bytes: int = DEFAULT_MOST_BYTES
+    leftovers: "set[asyncio.Future[object]]" = attrs.field(factory=set)
+
+    async def run(self, execution: Execution) -> Outcome:
+        """Run the attempt to its end; never raises but for the worker's own cancellation."""
+        step = execution.context.step
+        if is_compensation(step):
+            return await self._undo(execution)
+        spec = execution.definition.by_name[step]
+        match spec.kind:
+            case Wait():
+                return Succeeded()
+            case Log(message=message, level=level):
+                log.log(_LEVELS[level.value], message)
+                return Succeeded()
+            case Pause() | Approval():
+                return _failed("invalid_action", "A manual step has nothing to run.")
+            case Action():
+                return await self._act(execution, spec.timeout, spec.output)
+
+    async def _act(
+        self, execution: Execution, timeout: timedelta | None, output: str | None
+    ) -> Outcome:
+        body, step = execution.body, execution.context.step
+        assert body is not None
+        values = inputs_of(execution.definition, execution.state, step, body.parameters)
+        if not is_successful(values):
+            return Failed(error=values.failure())
+        said = await self._call(body, values.unwrap(), execution.context, timeout)
+        return said if isinstance(said, Failed) else self._outcome(said, output)
+
+    async def _undo(self, execution: Execution) -> Outcome:
+        body, step = execution.body, execution.context.step
+        assert body is not None
+        values = undo_inputs(execution.definition, execution.state, step, body.parameters)
+        if not is_successful(values):
+            return Failed(error=values.failure())
+        said = await self._call(body, values.unwrap(), execution.context, None)
+        return said if isinstance(said, Failed) else self._outcome(said, "output")
+
+    async def _call(
+        self,
+        body: BoundBody,
+        values: Mapping[str, Json],
+        context: StepContext,
+        timeout: timedelta | None,
+    ) -> object:
+        """Return what the body returned, or Failed for whatever else it did."""
+        task = asyncio.current_task()
+        try:
+            positional, named = body.bind(values, context)
+            if timeout is not None:
+                return await self._within(body, positional, named, context, timeout)
+            if body.is_async:
+                return await cast("Awaitable[object]", body.function(*positional, **named))
+            return await self._in_thread(body, positional, named)
+        except InputProblem as problem:
+            return Failed(error=problem.record)
+        except asyncio.CancelledError as problem:
+            if task is not None and task.cancelling():
+                raise
+            return Failed(error=_raised(problem))
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as problem:  # noqa: BLE001  the step boundary: bodies may raise anything
+            return Failed(error=_raised(problem))
+
+    def _in_thread(
+        self, body: BoundBody, positional: list[object], named: dict[str, object]
+    ) -> "asyncio.Future[object]":
+        return self.threads.run(functools.partial(body.function, *positional, **named))
+
+    async def _within(
+        self,
+        body: BoundBody,
+        positional: list[object],
+        named: dict[str, object],
+        context: StepContext,
+        timeout: timedelta,
+    ) -> object:
+        """Run the body for at most *timeout*; then an async one is cancelled, a plain one left."""
+        if body.is_async:
+            called = cast("Awaitable[object]", body.function(*positional, **named))
+            running: asyncio.Future[object] = asyncio.ensure_future(called)
+        else:
+            running = self._in_thread(body, positional, named)
+        alarm = asyncio.ensure_future(self.clock.sleep(timeout.total_seconds()))
+        try:
+            await asyncio.wait((running, alarm), return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                return await running
+        finally:
+            alarm.cancel()
+            if not running.done():
+                self._abandon(running, context, is_async=body.is_async)
+        return _failed(
+            "timeout",
+            f"The step took longer than its limit of {timeout.total_seconds():g} s.",
+            retryable=True,
+        )
+
+    def _abandon(
+        self, running: "asyncio.Future[object]", context: StepContext, *, is_async: bool
+    ) -> None:
+        context.tell_cancelled()
+        if is_async:
+            running.cancel()
+        self.leftovers.add(running)
+        running.add_done_callback(self._left)
+
+    def _left(self, ended: "asyncio.Future[object]") -> None:
+        self.leftovers.discard(ended)
+        if not ended.cancelled():
+            ended.exception()
+
+    def _outcome(self, said: object, output: str | None) -> Outcome:
+        match said:
+            case Errored():
+                return self._errored(said)
+            case Deferred(delay=delay, reason=reason):
+                return PutOff(delay=delay, reason=reason)
+            case None:
+                return Succeeded()
+            case _:
+                return self._result(said, output)
+
+    def _errored(self, said: Errored) -> Outcome:
+        try:
+            details = codec.plain(dict(said.details or {}), max_bytes=self.most_bytes)
+        except (UnserializableValueError, PayloadTooLargeError) as problem:
+            details = {"details_problem": problem.code}
+        assert isinstance(details, dict)
+        error = ErrorRecord(
+            code=_clean(said.code),
+            message=_clean(said.message),
+            details=details,
+            retryable=said.retryable,
+        )
+        return Failed(error=error, retry_after=said.retry_after)
+
+    def _result(self, said: object, output: str | None) -> Outcome:
+        if asyncio.iscoroutine(said):
+            said.close()
+        try:
+            value = codec.plain(said, max_bytes=self.most_bytes)
+        except PayloadTooLargeError as problem:
+            return _failed("result_too_large", str(problem))
+        except UnserializableValueError as problem:
+            return _failed("unserializable_result", f"What the step returned: {problem}")
+        if output is not None:
+            return Succeeded(value)
+        if not isinstance(value, dict):
+            return _failed(
+                "invalid_result",
+                f"A step without an output key may return a mapping or None, not {_kind(said)}.",
+            )
+        if SCHEDULE_KEY in value:
+            return _failed("invalid_result", f"No step may return the key {SCHEDULE_KEY!r}.")
+        return Succeeded(value)
+
+
+_LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+def _failed(code: str, message: str, *, retryable: bool = False) -> Failed:
+    return Failed(error=ErrorRecord(code=code, message=message, retryable=retryable))
+
+
+def _raised(problem: BaseException) -> ErrorRecord:
+    """The record of an exception: its class and its text, cleaned and capped."""
+    return ErrorRecord(
+        code="step_exception",
+        message=_clean(_text_of(problem)),
+        type=_clean(type(problem).__qualname__),
+        retryable=True,
+    )
+
+
+def _text_of(problem: BaseException) -> str:
+    try:
+        return str(problem)
+    except Exception:  # noqa: BLE001  a broken __str__ must not hide the failure
+        return "(the exception cannot be shown as text)"
+
+
+def _clean(text: object) -> str:
+    """Text that every store takes: no NUL, no halves of characters, not too long."""
+    shown = text if isinstance(text, str) else repr(text)
+    shown = shown[:MOST_ERROR_TEXT].replace("\x00", "\ufffd")
+    return shown.encode("utf-8", "replace").decode("utf-8")
+
+
+def _kind(said: object) -> str:
+    return type(said).__qualname__

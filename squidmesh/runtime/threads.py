@@ -1,0 +1,77 @@
+"""Threads for plain bodies: daemons of ours, so that a stuck body cannot hold up the exit."""
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import attrs
+
+T = TypeVar("T")
+
+
+@attrs.frozen(eq=False)
+class _Job:
+    call: Callable[[], object]
+    context: contextvars.Context
+    loop: asyncio.AbstractEventLoop
+    done: "asyncio.Future[object]"
+
+    def run(self) -> None:
+        try:
+            value = self.context.run(self.call)
+        except BaseException as problem:  # noqa: BLE001  whatever a body raises is its caller's
+            self._tell(_fail, problem)
+        else:
+            self._tell(_succeed, value)
+
+    def _tell(self, how: Callable[..., None], what: object) -> None:
+        try:
+            self.loop.call_soon_threadsafe(how, self.done, what)
+        except RuntimeError:
+            # The loop is closed: nobody waits for this body any more.
+            return
+
+
+def _succeed(done: "asyncio.Future[object]", value: object) -> None:
+    if not done.done():
+        done.set_result(value)
+
+
+def _fail(done: "asyncio.Future[object]", problem: BaseException) -> None:
+    if done.done():
+        return
+    if isinstance(problem, StopIteration):
+        # A future cannot carry it; it would end whoever awaits.
+        problem = RuntimeError("the body raised StopIteration")
+    done.set_exception(problem)
+
+
+@attrs.define(eq=False)
+class Threads:
+    """As many daemon threads as jobs run at once; they are kept for the next ones."""
+
+    _jobs: "queue.SimpleQueue[_Job]" = attrs.field(factory=queue.SimpleQueue)
+    _idle: int = 0
+    _lock: threading.Lock = attrs.field(factory=threading.Lock)
+
+    def run(self, call: Callable[[], object]) -> "asyncio.Future[object]":
+        """Start *call* in a thread, with the caller's context variables; the future is its end."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[object] = loop.create_future()
+        with self._lock:
+            starts = self._idle == 0
+            if not starts:
+                self._idle -= 1
+        self._jobs.put(_Job(call, contextvars.copy_context(), loop, done))
+        if starts:
+            threading.Thread(target=self._work, name="squidmesh-body", daemon=True).start()
+        return done
+
+    def _work(self) -> None:
+        while True:
+            self._jobs.get().run()
+            with self._lock:
+                self._idle += 1

@@ -1,0 +1,238 @@
+"""The embedded executor: claims what is due, runs it, reports it, and goes on with what follows.
+
+One commit reports a step and claims its successor, so a worker carries a run from step to step
+without asking the store in between. A free slot is filled by a claim; when nothing is due the
+worker waits for a wake-up of its own process, for the time at which something becomes due, or for
+the next poll, whichever comes first.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import attrs
+
+from squidmesh.domain.commands import NO_OFFERS, Offers
+from squidmesh.errors import StoreUnavailableError
+from squidmesh.logs import logger
+from squidmesh.ports.store import ClaimRequest, Claims, ExpiredClaim
+from squidmesh.runtime.claims import Claimant, HeldAttempt, held_from
+from squidmesh.runtime.engine import Engine
+
+SHORTEST_POLL: Final = 0.02
+LONGEST_POLL: Final = 0.5
+PRESENCE_INTERVAL: Final = 20.0
+DEFINITIONS_INTERVAL: Final = 5.0
+NEARLY_DUE: Final = timedelta(milliseconds=50)
+
+log = logger("worker")
+
+
+@attrs.define(eq=False, kw_only=True)
+class WorkerLoop:
+    """One worker over an engine: slots, polls and the attempts that it holds."""
+
+    engine: Engine
+    queues: tuple[str, ...] | None
+    concurrency: int
+    lease: timedelta
+    owner: str
+    _claimant: Claimant = attrs.field(init=False)
+    _wake: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _running: "set[asyncio.Task[None]]" = attrs.field(factory=set, init=False)
+    _reclaiming: "set[asyncio.Task[object]]" = attrs.field(factory=set, init=False)
+    _marks: tuple[str, ...] = attrs.field(default=(), init=False)
+    _marks_at: float | None = attrs.field(default=None, init=False)
+    _seen_at: float | None = attrs.field(default=None, init=False)
+    _stopping: bool = attrs.field(default=False, init=False)
+    _poll: float = attrs.field(default=SHORTEST_POLL, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._claimant = Claimant(self.engine.ids, self.owner, self.lease)
+
+    def stop(self) -> None:
+        """Claim nothing more; `run` returns when what is held has been reported."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until stopped or cancelled."""
+        self.engine.dispatcher.listeners.append(self._wake.set)
+        try:
+            while not self._stopping:
+                claims = await self._claim_or_none()
+                if claims is not None and not claims.claimed:
+                    await self._rest(claims)
+                elif not self._free:
+                    await self._wait(None)
+            await self._finish()
+        finally:
+            self.engine.dispatcher.listeners.remove(self._wake.set)
+            await self._drop()
+
+    async def drain(self) -> None:
+        """Work until nothing is due now and nothing runs; do not wait for timers."""
+        self.engine.dispatcher.listeners.append(self._wake.set)
+        try:
+            while True:
+                self._wake.clear()
+                claims = await self._claim()
+                busy = self._running or self._reclaiming
+                if not claims.claimed and not busy and not self._wake.is_set():
+                    if not _nearly_due(claims):
+                        return
+                    await self.engine.clock.sleep(SHORTEST_POLL)
+                elif busy and (not claims.claimed or not self._free):
+                    await self._wait(None)
+        finally:
+            self.engine.dispatcher.listeners.remove(self._wake.set)
+            await self._drop()
+
+    @property
+    def _free(self) -> int:
+        return self.concurrency - len(self._running) - len(self.engine.bodies.leftovers)
+
+    async def _claim_or_none(self) -> Claims | None:
+        """Claim, or wait a while if the store is away; it says so once, not each time."""
+        pause, said = SHORTEST_POLL, False
+        while not self._stopping:
+            try:
+                return await self._claim()
+            except StoreUnavailableError as problem:
+                if not said:
+                    log.warning("claim.failed", reason=str(problem))
+                    said = True
+                await self.engine.clock.sleep(pause)
+                pause = min(pause * 2, 30.0)
+        return None
+
+    async def _claim(self) -> Claims:
+        engine = self.engine
+        await self._announce()
+        tickets = tuple(self._claimant.ticket() for _ in range(max(self._free, 0)))
+        claims = await engine.store.claim(
+            ClaimRequest(
+                owner=self.owner,
+                queues=self.queues,
+                definitions=self._marks,
+                tickets=tickets,
+                lease=self.lease,
+            )
+        )
+        engine.time.observe(claims.at)
+        if claims.expired:
+            self._reclaim(claims.expired)
+        if claims.claimed:
+            self._poll = SHORTEST_POLL
+            states = await engine.committer.states_after(claims.claimed)
+            for claimed in claims.claimed:
+                state = states[claimed.run_id]
+                engine.telemetry.claimed(state, claimed.entry)
+                self._spawn(held_from(state, claimed.entry))
+        return claims
+
+    async def _announce(self) -> None:
+        """Say who is here and what it can run, and learn what can be run, every so often."""
+        now = self.engine.clock.monotonic()
+        if self._marks_at is None or now - self._marks_at >= DEFINITIONS_INTERVAL:
+            self._marks = await self.engine.registry.runnable()
+            self._marks_at = now
+        if self._seen_at is None or now - self._seen_at >= PRESENCE_INTERVAL:
+            await self.engine.store.worker_seen(self.owner, self.queues or (), self._marks)
+            self._seen_at = now
+
+    def _reclaim(self, expired: Sequence[ExpiredClaim]) -> None:
+        task: asyncio.Task[object] = asyncio.get_running_loop().create_task(
+            self.engine.recovery.reclaim(expired), name="reclaim"
+        )
+        self._reclaiming.add(task)
+        task.add_done_callback(self._reclaimed)
+
+    def _reclaimed(self, task: "asyncio.Task[object]") -> None:
+        self._reclaiming.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.warning("reclaim.failed", error=type(task.exception()).__name__)
+        self._wake.set()
+
+    def _spawn(self, held: HeldAttempt) -> None:
+        task = asyncio.get_running_loop().create_task(self._work(held))
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._running.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("attempt.abandoned", exc_info=task.exception())
+        self._wake.set()
+
+    async def _work(self, held: HeldAttempt) -> None:
+        """Run an attempt, and whatever its report claims for us, one after the other."""
+        engine = self.engine
+        current: HeldAttempt | None = held
+        while current is not None:
+            try:
+                outcome = await engine.execute(current)
+                offers = self._offers(current)
+                settled = await engine.report(current, outcome, offers)
+            finally:
+                engine.heart.let_go(current.claim_id)
+            successors: Iterable[HeldAttempt] = ()
+            if settled is not None and offers.claims:
+                successors = engine.claimed_by(settled, offers)
+            current = None
+            for successor in successors:
+                if current is None:
+                    current = successor
+                else:
+                    self._spawn(successor)
+
+    def _offers(self, held: HeldAttempt) -> Offers:
+        if self._stopping:
+            return NO_OFFERS
+        most = min(self.engine.successors(held.state, held.attempt.step), self._free + 1)
+        return Offers(
+            claims=tuple(self._claimant.offer() for _ in range(max(most, 0))),
+            queues=None if self.queues is None else frozenset(self.queues),
+        )
+
+    async def _rest(self, claims: Claims) -> None:
+        """Wait until something may have changed."""
+        seconds = self._poll
+        if claims.next_visible_at is not None:
+            seconds = min(seconds, max(_seconds(claims.at, claims.next_visible_at), 0.001))
+        self._poll = min(self._poll * 2, LONGEST_POLL)
+        await self._wait(seconds)
+
+    async def _wait(self, seconds: float | None) -> None:
+        """Wait for a wake-up, at most *seconds* on the mesh's clock."""
+        if seconds is not None:
+            alarm = asyncio.ensure_future(self.engine.clock.sleep(seconds))
+            alarm.add_done_callback(lambda _: self._wake.set())
+            try:
+                await self._wake.wait()
+            finally:
+                alarm.cancel()
+        else:
+            await self._wake.wait()
+        self._wake.clear()
+
+    async def _finish(self) -> None:
+        while self._running or self._reclaiming:
+            await asyncio.wait((*self._running, *self._reclaiming))
+
+    async def _drop(self) -> None:
+        """Give up what is held; the leases run out, and others take it up."""
+        tasks = (*self._running, *self._reclaiming)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _seconds(start: datetime, end: datetime) -> float:
+    return (end - start).total_seconds()
+
+
+def _nearly_due(claims: Claims) -> bool:
+    due = claims.next_visible_at
+    return due is not None and due - claims.at <= NEARLY_DUE

@@ -1,0 +1,61 @@
+"""The real clock, identities and chance: what a mesh uses unless it is given others."""
+
+import asyncio
+import os
+import random
+import secrets
+import socket
+import sys
+import time
+from datetime import UTC, datetime
+
+from squidmesh.ports.clock import Clock, Ids, Random
+
+if sys.version_info >= (3, 14):
+    from uuid import uuid7
+else:
+    from uuid_utils import uuid7
+
+
+class SystemClock(Clock):
+    """The time of this machine."""
+
+    @property
+    def is_virtual(self) -> bool:
+        return False
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)  # noqa: TID251  everybody else waits through this line
+
+
+class SystemIds(Ids):
+    """Identities that nobody else has: UUIDs of version 7, and secrets of the operating system.
+
+    UUIDs of one process rise from one to the next, also within a millisecond.
+    """
+
+    def run_id(self) -> str:
+        return str(uuid7())
+
+    def claim_id(self) -> str:
+        return str(uuid7())
+
+    def claim_token(self) -> str:
+        return secrets.token_urlsafe(32)
+
+    def owner(self) -> str:
+        # Host and process are for the reader; only the random part makes the name new.
+        return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(8)}"
+
+
+class SystemRandom(Random):
+    """Chance, as even as it comes."""
+
+    def draw(self) -> float:
+        return random.uniform(-1, 1)  # noqa: S311  it spreads retries, it keeps no secret

@@ -1,0 +1,1 @@
+"""What hosts and adapter authors test with: contracts, fakes and virtual time."""

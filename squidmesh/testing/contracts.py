@@ -1,0 +1,105 @@
+"""What every adapter must do: classes of tests to inherit, one for each port.
+
+A contract is a plain class whose fixtures raise until a subclass provides them, so that a
+forgotten one turns every test red instead of silently skipping it. Each numbered obligation in
+the docstrings of `squidmesh.ports` has at least one test here, marked with `promises`. In your own
+test suite::
+
+    from squidmesh.testing.contracts import StoreContract
+
+    class TestMyStore(StoreContract):
+        @pytest.fixture
+        async def store(self, clock: VirtualClock) -> AsyncIterator[MyStore]:
+            ...
+
+pytest with the plugin of anyio runs them. `squidmesh.testing.machine.store_machine` is the second
+half of the contract for stores: hypothesis compares yours with the one in memory.
+"""
+
+import pytest
+
+_PARTS = (
+    "attempts",
+    "base",
+    "batches",
+    "claim",
+    "claimed",
+    "clock",
+    "commit",
+    "executor",
+    "guards",
+    "heartbeats",
+    "journal",
+    "presence",
+    "runs",
+    "state",
+    "tool",
+)
+
+# Must come before the parts are imported: their assertions explain themselves then.
+pytest.register_assert_rewrite(*(f"squidmesh.testing.contract_{part}" for part in _PARTS))
+
+from squidmesh.testing.contract_attempts import AttemptStoreContract  # noqa: E402
+from squidmesh.testing.contract_base import (  # noqa: E402
+    Promise,
+    Storage,
+    StorageContract,
+    promises,
+    promises_of,
+)
+from squidmesh.testing.contract_batches import BatchContract  # noqa: E402
+from squidmesh.testing.contract_claim import ClaimContract  # noqa: E402
+from squidmesh.testing.contract_claimed import ClaimedContract  # noqa: E402
+from squidmesh.testing.contract_clock import (  # noqa: E402
+    ClockContract,
+    IdsContract,
+    RandomContract,
+)
+from squidmesh.testing.contract_commit import CommitContract  # noqa: E402
+from squidmesh.testing.contract_executor import (  # noqa: E402
+    Delivery,
+    Engine,
+    ExecutorContract,
+)
+from squidmesh.testing.contract_guards import GuardContract  # noqa: E402
+from squidmesh.testing.contract_heartbeats import HeartbeatContract  # noqa: E402
+from squidmesh.testing.contract_journal import Damage, JournalContract  # noqa: E402
+from squidmesh.testing.contract_presence import PresenceContract, SchemaContract  # noqa: E402
+from squidmesh.testing.contract_runs import RunStoreContract  # noqa: E402
+from squidmesh.testing.contract_state import StateContract  # noqa: E402
+from squidmesh.testing.contract_tool import ToolContract, ToolRequests  # noqa: E402
+
+__all__ = [
+    "AttemptStoreContract",
+    "ClockContract",
+    "Damage",
+    "Delivery",
+    "Engine",
+    "ExecutorContract",
+    "IdsContract",
+    "JournalContract",
+    "PresenceContract",
+    "Promise",
+    "RandomContract",
+    "RunStoreContract",
+    "SchemaContract",
+    "Storage",
+    "StorageContract",
+    "StoreContract",
+    "ToolContract",
+    "ToolRequests",
+    "promises",
+    "promises_of",
+]
+
+
+class StoreContract(
+    CommitContract,
+    BatchContract,
+    GuardContract,
+    ClaimContract,
+    ClaimedContract,
+    StateContract,
+    HeartbeatContract,
+):
+    """The promises a `Store` makes, and the `Heartbeats` that it hands out."""

@@ -1,0 +1,306 @@
+"""The second half of the contract for stores: hypothesis against the store in memory.
+
+A contract asks what its author thought of. The machine lets starts, claims, reports, heartbeats,
+stale commits, batches and time come in any order, gives the same to a store and to `MemoryStore`,
+and compares every answer and every state. In your own test suite::
+
+    @asynccontextmanager
+    async def open_store(clock: VirtualClock) -> AsyncIterator[MyStore]:
+        ...
+
+    TestMyStoreLikeMemory = store_machine(open_store).TestCase
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
+from itertools import chain
+from typing import Any, ClassVar, Final, TypeAlias, TypeVar
+
+import attrs
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from squidmesh.adapters.memory import MemoryStore
+from squidmesh.domain.entries import NOBODY, AttemptId, RunReplayed
+from squidmesh.domain.evolution import rebuild
+from squidmesh.domain.state import AttemptStatus, RunState, RunStatus
+from squidmesh.ports.store import (
+    BeatReport,
+    Change,
+    Claims,
+    HeldClaim,
+    JournalRow,
+    RunChange,
+    RunQuery,
+    RunSummary,
+)
+from squidmesh.testing.builders import alone, key, request, run_id, start, together
+from squidmesh.testing.clock import VirtualClock
+from squidmesh.testing.contract_base import Storage
+from squidmesh.testing.moves import moves
+
+OpenStore: TypeAlias = Callable[[VirtualClock], AbstractAsyncContextManager[Storage]]
+"""Opens a fresh, empty store that lives by the given clock, and disposes of it."""
+
+Answer = TypeVar("Answer")
+
+RUNS: Final = 5
+QUEUES: Final = ("default", "mail")
+DEFINITIONS: Final = ("a", "b")
+OWNERS: Final = ("alice", "bob")
+EVERYTHING: Final = 1000
+
+_runs = st.integers(1, RUNS)
+_choices = st.integers(0, 99)
+_moments = st.sampled_from([timedelta(0), timedelta(microseconds=1), timedelta(seconds=5)])
+_steps = st.sampled_from([("load",), ("load", "ship"), ("load", "ship", "bill")])
+_lengths = st.sampled_from([timedelta(seconds=10), timedelta(seconds=60)])
+_times = st.sampled_from([0.000001, 1, 4.999999, 5, 9.999999, 10, 60])
+
+
+def store_machine(open_store: OpenStore) -> type["StoreMachine"]:
+    """A state machine that compares the store that *open_store* opens with `MemoryStore`."""
+
+    class Machine(StoreMachine):
+        opener = staticmethod(open_store)
+
+    return Machine
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """The rules; `store_machine` says which store they are played on."""
+
+    opener: ClassVar[OpenStore]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = VirtualClock()
+        self.loop = asyncio.Runner()
+        self.model = MemoryStore(clock=self.clock)
+        self.opened = self.opener(self.clock)
+        self.store = self.run(self.opened.__aenter__())
+        self.past: list[RunState] = []
+        self.claims: list[HeldClaim] = []
+
+    def teardown(self) -> None:
+        try:
+            for number in range(1, RUNS + 1):
+                self.compare_history(run_id(number))
+        finally:
+            self.run(self.opened.__aexit__(None, None, None))
+            self.loop.close()
+
+    def run(self, waiting: Awaitable[Answer]) -> Answer:
+        """Wait for one thing, in the machine's own event loop."""
+        return self.loop.run(_as_coroutine(waiting))
+
+    def same(self, ask: Callable[[Storage], Awaitable[Answer]], seen: Callable[[Answer], Any]) -> Answer:
+        """Ask both stores, compare what can be *seen* of their answers, and return the model's."""
+        expected, found = self.run(ask(self.model)), self.run(ask(self.store))
+        assert seen(found) == seen(expected)
+        return expected
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        self.same(lambda store: store.commit(changes), lambda answer: answer)
+
+    def states(self) -> dict[str, RunState]:
+        """The runs that there are, as the model knows them."""
+        everything = [run_id(number) for number in range(1, RUNS + 1)]
+        return dict(self.run(self.model.load(everything)).states)
+
+    def pick(self, states: Sequence[RunState], choice: int) -> RunState:
+        return states[choice % len(states)]
+
+    @rule(
+        number=_runs,
+        steps=_steps,
+        delay=_moments,
+        priority=st.integers(-1, 1),
+        queue=st.sampled_from(QUEUES),
+        fingerprint=st.sampled_from(DEFINITIONS),
+        named=st.sampled_from([None, None, "k", "l"]),
+        owed=st.sampled_from([None, timedelta(0), timedelta(seconds=5)]),
+    )
+    def start_a_run(
+        self,
+        number: int,
+        steps: tuple[str, ...],
+        delay: timedelta,
+        priority: int,
+        queue: str,
+        fingerprint: str,
+        named: str | None,
+        owed: timedelta | None,
+    ) -> None:
+        now = self.clock.now()
+        change = start(
+            run_id(number),
+            at=now,
+            steps=steps,
+            visible_at=now + delay,
+            priority=priority,
+            queue=queue,
+            fingerprint=fingerprint,
+            workflow=f"of-{fingerprint}",
+            tags={"queue": queue},
+            keys=() if named is None else (key(named, run_id(number)),),
+            wake_at=None if owed is None else now + owed,
+        )
+        self.commit(alone(change))
+
+    @precondition(lambda self: self.states())
+    @rule(which=_choices, choice=_choices)
+    def move_a_run(self, which: int, choice: int) -> None:
+        state = self.pick(list(self.states().values()), which)
+        self.commit(alone(*self.chosen(state, choice)))
+
+    @precondition(lambda self: self.past)
+    @rule(which=_choices, choice=_choices)
+    def move_a_run_as_it_once_was(self, which: int, choice: int) -> None:
+        self.commit(alone(*self.chosen(self.pick(self.past, which), choice)))
+
+    @precondition(lambda self: self.states())
+    @rule(picks=st.lists(st.tuples(_choices, _choices), min_size=2, max_size=4))
+    def move_several_runs_in_one_batch(self, picks: list[tuple[int, int]]) -> None:
+        known, changes = self.states(), list[RunChange]()
+        for which, choice in picks:
+            state = self.pick(list(known.values()), which)
+            for change in self.chosen(state, choice):
+                changes.append(change)
+                known[state.run_id] = change.state
+        self.commit(alone(*changes))
+
+    @precondition(lambda self: self.states())
+    @rule(choice=_choices, others=st.booleans())
+    def move_all_runs_together_or_not_at_all(self, choice: int, others: bool) -> None:  # noqa: FBT001
+        states = [*self.states().values(), *(self.past[-1:] if others else ())]
+        changes = {state.run_id: self.chosen(state, choice) for state in states}
+        self.commit(together(*chain.from_iterable(changes.values())))
+
+    def chosen(self, state: RunState, choice: int) -> list[RunChange]:
+        """One of the changes that the run may undergo, or none if it is over."""
+        self.past.append(state)
+        possible = moves(state, now=self.clock.now())
+        return [possible[choice % len(possible)]()] if possible else []
+
+    @rule(
+        owner=st.sampled_from(OWNERS),
+        queues=st.sampled_from([("default",), ("mail", "default"), None, ()]),
+        definitions=st.sampled_from([("a",), ("b", "a")]),
+        tickets=st.integers(0, 3),
+        lease=_lengths,
+    )
+    def claim(
+        self,
+        owner: str,
+        queues: tuple[str, ...] | None,
+        definitions: tuple[str, ...],
+        tickets: int,
+        lease: timedelta,
+    ) -> None:
+        wish = request(
+            owner=owner, queues=queues, definitions=definitions, tickets=tickets, lease=lease
+        )
+        self.same(lambda store: store.claim(wish), _seen_of_claims)
+
+    @precondition(lambda self: self.claims)
+    @rule(lease=_lengths, first=_choices)
+    def beat(self, lease: timedelta, first: int) -> None:
+        claims = self.claims[first % len(self.claims) :]
+        wished = [attrs.evolve(claim, lease=lease) for claim in claims]
+
+        async def beaten(store: Storage) -> BeatReport:
+            heartbeats = store.heartbeats()
+            report = heartbeats.beat(wished)
+            heartbeats.close()
+            return report
+
+        self.same(beaten, lambda report: report)
+
+    @rule(seconds=_times)
+    def let_time_pass(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @precondition(lambda self: self.past)
+    @rule(which=_choices)
+    def append(self, which: int) -> None:
+        state = self.pick([*self.past, *self.states().values()], which)
+        row = JournalRow(
+            revision=state.revision + 1,
+            at=self.clock.now(),
+            cause="ReplayRun",
+            entries=(RunReplayed(at=self.clock.now(), new_run_id=run_id(9), issuer=NOBODY),),
+        )
+        self.same(
+            lambda store: store.append(state.run_id, state.revision, row), lambda answer: answer
+        )
+
+    @rule(number=_runs, step=st.sampled_from(["load", "ship"]), delay=_moments)
+    def note_a_wakeup(self, number: int, step: str, delay: timedelta) -> None:
+        wakeup = (run_id(number), AttemptId(step, 1), self.clock.now() + delay)
+        self.same(lambda store: store.woken([wakeup]), lambda answer: answer)
+
+    @rule(due_before=st.sampled_from([None, timedelta(0), timedelta(seconds=5)]))
+    def ask_for_owed_wakeups(self, due_before: timedelta | None) -> None:
+        due = None if due_before is None else self.clock.now() + due_before
+        self.same(
+            lambda store: store.owed_wakeups(due_before=due, limit=EVERYTHING),
+            lambda owed: sorted((attempt.visible_at, each, attempt.step) for each, attempt in owed),
+        )
+
+    @rule(
+        statuses=st.none() | st.frozensets(st.sampled_from(RunStatus)),
+        workflow=st.sampled_from([None, "of-a"]),
+        tags=st.sampled_from([{}, {"queue": "mail"}]),
+        limit=st.integers(1, RUNS),
+    )
+    def list_the_runs(
+        self,
+        statuses: frozenset[RunStatus] | None,
+        workflow: str | None,
+        tags: dict[str, str],
+        limit: int,
+    ) -> None:
+        query = RunQuery(statuses=statuses, workflow=workflow, tags=tags, limit=limit)
+        self.same(
+            lambda store: store.list_runs(query),
+            lambda runs: [_seen_of_summary(summary) for summary in runs],
+        )
+
+    @rule(owner=st.sampled_from(OWNERS), length=_lengths)
+    def take_a_lease(self, owner: str, length: timedelta) -> None:
+        self.same(lambda store: store.take_lease("sweep", owner, length), lambda taken: taken)
+
+    @rule(name=st.sampled_from(["k", "l"]), fingerprint=st.sampled_from(DEFINITIONS))
+    def look_up(self, name: str, fingerprint: str) -> None:
+        self.same(lambda store: store.find_key("orders:by_hand", name), lambda found: found)
+        self.same(lambda store: store.definition(fingerprint), lambda found: found)
+        self.same(lambda store: store.definitions(), sorted)
+
+    @precondition(lambda self: self.past)
+    @rule(which=_choices)
+    def keep_a_checkpoint(self, which: int) -> None:
+        state = self.pick(self.past, which)
+        self.same(lambda store: store.save_checkpoint(state), lambda answer: answer)
+        self.same(lambda store: store.checkpoint(state.run_id), lambda kept: kept)
+
+    @invariant()
+    def both_know_the_same(self) -> None:
+        expected = self.states()
+        found = self.run(self.store.load([run_id(number) for number in range(1, RUNS + 1)])).states
+        assert found == expected
+        assert _timings(found.values()) == _timings(expected.values())
+        self.claims = _claims_of(expected.values(), self.claims)
+
+    def compare_history(self, of: str) -> None:
+        """Compare the journals, and what they rebuild with what is loaded."""
+        rows = self.same(lambda store: store.read(of), lambda read: read)
+        states = self.run(self.store.load([of])).states
+        rebuilt = rebuild(of, chain.from_iterable(row.entries for row in rows))
+        assert states == ({of: rebuilt} if rows else {})
+
+
+async def _as_coroutine(waiting: Awaitable[Answer]) -> Answer:
+    return await waiting

@@ -1,0 +1,52 @@
+"""Functions as bodies: the key that data knows one by, and what its signature tells."""
+
+import functools
+import inspect
+from typing import Any, TypeAlias
+
+import attrs
+from returns.result import Failure, Result, Success
+
+from squidmesh.annotations import merges_of, parameters_of
+from squidmesh.domain.definition import Body
+from squidmesh.workflow.declarations import Function
+
+_Callable: TypeAlias = Any
+"""A function, a method, a partial, an object that is callable."""
+
+
+@attrs.frozen
+class FunctionReading:
+    """A function, and what a step that runs it needs to know about it."""
+
+    function: Function
+    body: Body
+    merges: tuple[str, ...] | None
+
+
+def read_function(function: object, key: str | None = None) -> Result[FunctionReading, str]:
+    """What *function* tells about itself, or why it cannot be a body."""
+    if not callable(function):
+        return Failure(f"must be a function, not a {type(function).__name__}")
+    inner = _inmost(function)
+    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+        return Failure("must return its result: a generator yields many")
+    try:
+        parameters, merges = parameters_of(function), merges_of(function)
+    except (TypeError, ValueError) as error:
+        return Failure(f"does not tell which parameters it takes: {error}")
+    body = Body(key=key or key_of(function), parameters=parameters)
+    return Success(FunctionReading(function, body, merges))
+
+
+def key_of(function: object) -> str:
+    """Where *function* can be found: its module and its qualified name."""
+    inner = _inmost(function)
+    place = inner if hasattr(inner, "__qualname__") else type(inner)
+    return f"{place.__module__}:{place.__qualname__}"
+
+
+def _inmost(function: _Callable) -> _Callable:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
