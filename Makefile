@@ -35,7 +35,7 @@ test: $(READY) ## run the tests and hold the coverage floors
 lint: $(READY) ## check style, format and the direction of imports
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/lint-imports --no-cache --no-logo
 
 types: $(READY) ## check types
 	@$(BIN)/mypy --strict $(TYPED)

@@ -35,8 +35,8 @@ from squidmesh.errors import (
     error_for,
 )
 from squidmesh.ports.store import KeyRecord
+from squidmesh.runtime.asks import Ask, Settled
 from squidmesh.runtime.bulk import start_together
-from squidmesh.runtime.committer import Ask, Settled
 from squidmesh.runtime.engine import Engine
 from squidmesh.runtime.registry import RegisteredWorkflow
 from squidmesh.starting import (

@@ -4,7 +4,7 @@ The state that the core works on never leaves the library. Every value here is a
 the last list, so that nothing a reader does to it changes what is known of the run.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -14,7 +14,8 @@ from squidmesh.codec import StructureProblem, structure
 from squidmesh.domain.audit import AuditEvent, audit_events
 from squidmesh.domain.definition import SCHEDULE_KEY, StepSpec, WorkflowDefinition
 from squidmesh.domain.dispatch import runnable_key
-from squidmesh.domain.entries import ErrorRecord
+from squidmesh.domain.entries import AttemptScheduled, ErrorRecord
+from squidmesh.domain.entries import Entry as Fact
 from squidmesh.domain.inspection import (
     current_step,
     inputs_given,
@@ -163,11 +164,10 @@ def run_view(
     steps = tuple(
         _step(definition, state, name, given.get(name)) for name in shown_steps(definition, state)
     )
-    attempts = [attempt for step in steps for attempt in step.attempts]
     return attrs.evolve(
         run,
         steps=steps,
-        attempts=tuple(sorted(attempts, key=_order)),
+        attempts=_in_order((attempt for step in steps for attempt in step.attempts), facts),
         audit_events=audit_events(facts),
         entries=tuple(entry for row in known for entry in _entries(state.run_id, row)),
     )
@@ -234,9 +234,12 @@ def _attempts(run_id: str, step: StepState) -> Iterator[Attempt]:
         )
 
 
-def _order(attempt: Attempt) -> datetime:
-    # Steps come as declared and attempts as numbered; sorting keeps that order among equals.
-    return attempt.scheduled_at
+def _in_order(attempts: Iterable[Attempt], facts: Iterable[Fact]) -> tuple[Attempt, ...]:
+    """*attempts* as they were scheduled; several of one instant are told apart by the journal."""
+    scheduled = (fact for fact in facts if isinstance(fact, AttemptScheduled))
+    order = {(fact.step, fact.number): place for place, fact in enumerate(scheduled)}
+    last = len(order)
+    return tuple(sorted(attempts, key=lambda one: order.get((one.step, one.number), last)))
 
 
 def _entries(run_id: str, row: JournalRow) -> Iterator[Entry]:

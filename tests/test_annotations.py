@@ -26,6 +26,7 @@ from uuid import UUID
 import attrs
 import pytest
 from returns.pipeline import is_successful
+from typing_extensions import TypeAliasType
 
 from squidmesh.annotations import (
     contract_of,
@@ -214,7 +215,8 @@ def test_dynamic_defaults_are_made_as_plain_json_however_deep_they_stand() -> No
         (str, STR),
         (float, Primitive(PrimitiveKind.FLOAT)),
         (bool, Primitive(PrimitiveKind.BOOL)),
-        (None, NONE),
+        (type(None), NONE),
+        (list[None], ListOf(NONE)),
         (date, Primitive(PrimitiveKind.DATE)),
         (datetime, Primitive(PrimitiveKind.DATETIME)),
         (UUID, Primitive(PrimitiveKind.UUID)),
@@ -225,6 +227,7 @@ def test_dynamic_defaults_are_made_as_plain_json_however_deep_they_stand() -> No
         (Annotated[int, "a remark"], INT),
         (list, ListOf(Anything())),
         (list[int], ListOf(INT)),
+        (list[Annotated[int, {"unhashable": "remark"}]], ListOf(INT)),
         (tuple[int, ...], ListOf(INT)),
         (Sequence[int], ListOf(INT)),
         (dict, MappingOf(Anything())),
@@ -504,7 +507,8 @@ class Broken:
         (Result | Line | Errored, ("one", "two", "sku", "count")),
         (Awaitable[Result], ("one", "two")),
         (Annotated[Result, "a remark"], ("one", "two")),
-        (dict, None),
+        (TypeAliasType("Alias", Result), ("one", "two")),
+        (dict | None, None),
         (dict[str, int], None),
         (Mapping[str, int], None),
         (Any, None),

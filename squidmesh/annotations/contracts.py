@@ -10,14 +10,7 @@ import enum
 import inspect
 import types
 import typing
-from collections.abc import (
-    Collection,
-    Hashable,
-    Mapping,
-    MutableMapping,
-    MutableSequence,
-    Sequence,
-)
+from collections.abc import Collection, Mapping, MutableMapping, MutableSequence, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
@@ -32,7 +25,7 @@ from squidmesh.annotations.fields import (
     Dependent,
     Given,
     Made,
-    Optional,
+    Omittable,
     bare_of,
     fields_of,
     is_model,
@@ -163,7 +156,7 @@ class _Reader:
         match declared.default:
             case None:
                 return None
-            case Optional():
+            case Omittable():
                 return LeftOut()
             case Given(value=value):
                 return self.static(value, path)
@@ -189,7 +182,7 @@ class _Reader:
         bare = bare_of(annotation)
         if bare is Any or bare is object:
             return Anything()
-        if isinstance(bare, Hashable) and bare in _PRIMITIVES:
+        if (bare is None or isinstance(bare, type)) and bare in _PRIMITIVES:
             return Primitive(_PRIMITIVES[bare])
         if isinstance(bare, type) and issubclass(bare, enum.Enum):
             return self.one_of([member.value for member in bare], bare, path)

@@ -43,11 +43,11 @@ class Dependent:
 
 
 @attrs.frozen
-class Optional:
+class Omittable:
     """No default: the field may be absent."""
 
 
-DeclaredDefault: TypeAlias = Given | Made | Dependent | Optional
+DeclaredDefault: TypeAlias = Given | Made | Dependent | Omittable
 
 
 @attrs.frozen
@@ -139,7 +139,7 @@ def _of_typed_dict(kind: _Foreign, hints: Mapping[str, Annotation]) -> Iterator[
         # Where annotations are text, the class has not seen its own markers.
         for marker in _markers(hint):
             required = {Required: True, NotRequired: False}.get(marker, required)
-        yield ClassField(name, hint, None if required else Optional())
+        yield ClassField(name, hint, None if required else Omittable())
 
 
 def _markers(hint: Annotation) -> Iterator[Annotation]:

@@ -67,8 +67,12 @@ def open_steps(state: RunState) -> tuple[StepState, ...]:
 
 
 def is_doomed(state: RunState) -> bool:
-    """Whether the run has failed for good and only waits for what is still in flight."""
-    return state.error is not None and state.undoing is None and not state.status.is_final
+    """Whether the run has failed for good and only waits for what is still in flight.
+
+    One that is cancelled meanwhile ends for that reason instead.
+    """
+    has_failed = state.error is not None and state.undoing is None
+    return has_failed and not state.cancelling and not state.status.is_final
 
 
 def is_ending(state: RunState) -> bool:

@@ -200,14 +200,17 @@ def _inputs(section: Section) -> Mapping[str, tuple[str, ...]]:
 
 
 def _way(section: Section, key: str, code: str) -> tuple[str, ...]:
-    """A path to a value: a list of keys, or one text with dots between them."""
+    """A path to a value: a list of keys, or one text with dots between them.
+
+    What is no path becomes the empty one, to which the rules object at the same place.
+    """
     value = section.data.get(key)
     if isinstance(value, str):
         return tuple(value.split("."))
     if not isinstance(value, list) or not value:
         section.note(key, code, "must be a path: keys in a list, or text with dots between them")
-        return ("?",)
-    return section.keys(key, code) or ("?",)
+        return ()
+    return section.keys(key, code) or ()
 
 
 def _retry(section: Section, default: RetryPolicy) -> RetryPolicy:

@@ -104,7 +104,9 @@ def _transition_problems(
 
 def _condition_problems(condition: Condition, path: tuple[str | int, ...]) -> Iterator[Problem]:
     if not condition.path or not all(condition.path):
-        yield Problem(path, "invalid_condition", "the path to a value is keys with dots between")
+        yield Problem(
+            (*path, "path"), "invalid_condition", "the path to a value is keys with dots between"
+        )
     if condition.operator is not Operator.EQUALS and not _is_number(condition.operand):
         yield Problem(
             path, "invalid_condition", f"{condition.operator.value} compares with a number"

@@ -119,7 +119,7 @@ class RevisionConflict:
 
 @attrs.frozen(kw_only=True)
 class GuardFailed:
-    """A guard does not hold; *holder* owns the claim on the step's latest attempt, if it has one."""
+    """A guard does not hold; *holder* owns the claim on the latest attempt, if there is one."""
 
     run_id: str
     guard: Guard

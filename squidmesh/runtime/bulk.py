@@ -9,8 +9,9 @@ from squidmesh.domain.decide import decide
 from squidmesh.domain.state import RunState
 from squidmesh.errors import IdempotencyConflictError, RunExistsError, StoreConflictError
 from squidmesh.ports.store import Change, CommitFailure, KeyRecord, KeyTaken, RunTaken
+from squidmesh.runtime.asks import Settled
 from squidmesh.runtime.changes import run_change
-from squidmesh.runtime.committer import Committer, Settled
+from squidmesh.runtime.committer import Committer
 
 Start = tuple[StartRun, KeyRecord | None]
 

@@ -11,22 +11,18 @@ Whatever happens behind a commit (wake-ups, events) is told to observers, in pla
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
 import attrs
 from returns.pipeline import is_successful
-from returns.result import Failure, Result, Success
+from returns.result import Failure, Success
 
 from squidmesh.domain.commands import (
     AlreadyStarted,
-    ClaimIsStale,
     Command,
     KeyAlreadyUsed,
-    NotClaimable,
-    Refusal,
-    SkipReason,
     StartRun,
 )
 from squidmesh.domain.decide import decide
@@ -42,13 +38,19 @@ from squidmesh.ports.store import (
     GuardFailed,
     KeyRecord,
     KeyTaken,
-    LeaseOver,
     RevisionConflict,
     RunChange,
     RunTaken,
-    StillDue,
-    StillHeld,
     Store,
+)
+from squidmesh.runtime.asks import (
+    Answer,
+    Ask,
+    Observer,
+    Settled,
+    asks_about,
+    refusal_of,
+    refuse,
 )
 from squidmesh.runtime.changes import WakeAt, owing_wakeups, run_change
 from squidmesh.runtime.registry import Registry
@@ -57,53 +59,6 @@ from squidmesh.runtime.store_time import StoreTime
 MOST_IN_ONE_COMMIT: Final = 512
 MOST_TRIES: Final = 100
 MOST_STATES: Final = 4096
-
-
-@attrs.frozen
-class Settled:
-    """A command that is committed: what it led to, and the run before and behind it.
-
-    *entries* is empty for a command that had been given before under the same key; *existing* is
-    the run that such a start found.
-    """
-
-    entries: tuple[Entry, ...]
-    before: RunState
-    state: RunState
-    at: datetime
-    existing: str | None = None
-
-
-Answer = Result[Settled, Refusal]
-Observer = Callable[[Sequence[Settled]], None]
-
-
-@attrs.define(eq=False)
-class Ask:
-    """One command about one run, on its way to the store.
-
-    *spawn* makes the command that starts another run in the same transaction, from the state that
-    this one was decided on: all of it happens or nothing.
-    """
-
-    run_id: str
-    command: Command
-    key: KeyRecord | None = None
-    spawn: Callable[[RunState], StartRun] | None = None
-    tries: int = 0
-    answer: "asyncio.Future[Answer]" = attrs.field(
-        factory=lambda: asyncio.get_running_loop().create_future()
-    )
-
-    def settle(self, answer: Answer) -> None:
-        """Give the answer, unless whoever asked is gone."""
-        if not self.answer.done():
-            self.answer.set_result(answer)
-
-    def fail(self, accident: BaseException) -> None:
-        """Give an accident for an answer."""
-        if not self.answer.done():
-            self.answer.set_exception(accident)
 
 
 @attrs.frozen
@@ -161,7 +116,7 @@ class Committer:
     async def ask(self, ask: Ask) -> Answer:
         """Queue a prepared ask and wait for its answer; cancelling the wait does not recall it."""
         self.queue((ask,))
-        return await asyncio.shield(ask.answer)
+        return await ask.answer
 
     def queue(self, asks: Iterable[Ask]) -> None:
         """Queue asks without waiting; each carries its answer."""
@@ -368,7 +323,7 @@ class Committer:
                 self._catch_up(run.base, unseen)
             case RunTaken(run_id=run_id):
                 self.forget(run_id)
-                _refuse(
+                refuse(
                     asks,
                     lambda ask: isinstance(ask.command, StartRun),
                     AlreadyStarted(run_id=run_id),
@@ -377,7 +332,7 @@ class Committer:
                 self.forget(run.base.run_id)
                 _answer_known_key(run, record, now)
             case GuardFailed():
-                _refuse(asks, _asks_about(failure), _refusal(failure))
+                refuse(asks, asks_about(failure), refusal_of(failure))
         self._again([ask for ask in asks if not ask.answer.done()])
 
     def _catch_up(self, base: RunState, unseen: Sequence[Entry]) -> None:
@@ -399,32 +354,6 @@ class Committer:
 def _settle(run: _RunBatch, at: datetime) -> None:
     for item in run.decided:
         item.ask.settle(Success(Settled(item.entries, item.before, item.state, at)))
-
-
-def _refuse(asks: Iterable[Ask], concerns: Callable[[Ask], bool], refusal: Refusal) -> None:
-    for ask in asks:
-        if concerns(ask):
-            ask.settle(Failure(refusal))
-
-
-def _starts(ask: Ask) -> bool:
-    return isinstance(ask.command, StartRun)
-
-
-def _asks_about(failure: GuardFailed) -> Callable[[Ask], bool]:
-    def concerns(ask: Ask) -> bool:
-        return getattr(ask.command, "attempt", None) == failure.guard.attempt
-
-    return concerns
-
-
-def _refusal(failure: GuardFailed) -> Refusal:
-    match failure.guard:
-        case StillHeld(attempt=attempt) | LeaseOver(attempt=attempt):
-            return ClaimIsStale(attempt=attempt, holder=failure.holder)
-        case StillDue(attempt=attempt):
-            reason = SkipReason.ALREADY_CLAIMED if failure.holder else SkipReason.NOT_YET_VISIBLE
-            return NotClaimable(attempt=attempt, reason=reason)
 
 
 def _answer_known_key(run: _RunBatch, record: KeyRecord, now: datetime) -> None:

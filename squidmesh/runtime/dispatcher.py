@@ -23,7 +23,7 @@ from squidmesh.domain.values import Json
 from squidmesh.logs import logger
 from squidmesh.ports.executor import EnqueueOptions, Executor
 from squidmesh.ports.store import AttemptStore
-from squidmesh.runtime.committer import Settled
+from squidmesh.runtime.asks import Settled
 from squidmesh.runtime.store_time import StoreTime
 from squidmesh.runtime.telemetry import Telemetry
 

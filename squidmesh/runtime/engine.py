@@ -18,8 +18,9 @@ from squidmesh.logs import logger
 from squidmesh.ports.clock import Clock, Ids, Random
 from squidmesh.ports.journal import Journal
 from squidmesh.ports.store import AttemptStore, Presence, RunStore, Schema, Store
+from squidmesh.runtime.asks import Settled
 from squidmesh.runtime.claims import HeldAttempt, context_of, held_from
-from squidmesh.runtime.committer import Committer, Settled
+from squidmesh.runtime.committer import Committer
 from squidmesh.runtime.dispatcher import Dispatcher
 from squidmesh.runtime.heart import Heart
 from squidmesh.runtime.recovery import Recovery

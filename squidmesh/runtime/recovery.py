@@ -25,7 +25,8 @@ from squidmesh.ports.store import (
     Presence,
     Store,
 )
-from squidmesh.runtime.committer import Ask, Committer
+from squidmesh.runtime.asks import Ask
+from squidmesh.runtime.committer import Committer
 from squidmesh.runtime.dispatcher import Dispatcher
 from squidmesh.runtime.store_time import StoreTime
 

@@ -24,7 +24,7 @@ from squidmesh.domain.entries import (
 )
 from squidmesh.domain.state import RunState
 from squidmesh.logs import logger
-from squidmesh.runtime.committer import Settled
+from squidmesh.runtime.asks import Settled
 
 SLOW_SINK: Final = 0.05
 

@@ -129,6 +129,17 @@ class AttemptStoreContract(StorageContract):
         assert [each for each, _ in owed] == [FIRST]
 
     @promises("AttemptStore.woken")
+    async def test_a_wakeup_that_is_noted_twice_is_owed_once(
+        self, store: Storage, clock: VirtualClock
+    ) -> None:
+        await begin(store, start(at=clock.now(), wake_at=clock.now()))
+
+        for delay in (timedelta(0), SOON, timedelta(0)):
+            await store.woken([(FIRST, first_attempt("load"), clock.now() + delay)])
+
+        assert len(await store.owed_wakeups(due_before=None, limit=10)) == 1
+
+    @promises("AttemptStore.woken")
     async def test_noting_wakeups_writes_neither_entry_nor_revision(
         self, store: Storage, clock: VirtualClock
     ) -> None:

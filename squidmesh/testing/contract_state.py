@@ -15,6 +15,7 @@ from squidmesh.testing.builders import (
     FIRST,
     LEASE,
     SECOND,
+    cancel,
     complete,
     request,
     run_id,
@@ -61,7 +62,7 @@ class StateContract(StorageContract):
             store, *(start(each, at=clock.now(), steps=("load", "ship", "bill")) for each in runs)
         )
 
-        for _ in range(25):
+        for _ in range(40):
             await _wander(store, clock, chance, runs)
 
         states = (await store.load(runs)).states
@@ -152,18 +153,20 @@ async def _wander(
     store: Storage, clock: VirtualClock, chance: random.Random, runs: list[str]
 ) -> None:
     """Let something happen: time, a claim, heartbeats, or one change of one run."""
-    kind = chance.randrange(8)
+    kind = chance.randrange(20)
     states = list((await store.load(runs)).states.values())
-    if kind == 0:
-        clock.advance(chance.choice((LATER, LEASE)))
-    elif kind == 1:
+    state = chance.choice(states)
+    possible = moves(state, now=clock.now())
+    if kind < 4:
+        clock.advance(chance.choice((LATER, LATER, LATER, LEASE)))
+    elif kind < 7:
         await store.claim(request(tickets=2))
-    elif kind == 2:
+    elif kind < 10:
         beat(store, *_claims_of(states))
-    else:
-        possible = moves(chance.choice(states), now=clock.now())
-        if possible:
-            await begin(store, chance.choice(possible)())
+    elif kind == 10 and not state.status.is_final and not state.cancelling:
+        await begin(store, cancel(state, at=clock.now()))
+    elif possible:
+        await begin(store, chance.choice(possible)())
 
 
 def _claims_of(states: list[RunState]) -> list[HeldClaim]:

@@ -16,58 +16,35 @@ pytest with the plugin of anyio runs them. `squidmesh.testing.machine.store_mach
 half of the contract for stores: hypothesis compares yours with the one in memory.
 """
 
-import pytest
-
-_PARTS = (
-    "attempts",
-    "base",
-    "batches",
-    "claim",
-    "claimed",
-    "clock",
-    "commit",
-    "executor",
-    "guards",
-    "heartbeats",
-    "journal",
-    "presence",
-    "runs",
-    "state",
-    "tool",
-)
-
-# Must come before the parts are imported: their assertions explain themselves then.
-pytest.register_assert_rewrite(*(f"squidmesh.testing.contract_{part}" for part in _PARTS))
-
-from squidmesh.testing.contract_attempts import AttemptStoreContract  # noqa: E402
-from squidmesh.testing.contract_base import (  # noqa: E402
+from squidmesh.testing.contract_attempts import AttemptStoreContract
+from squidmesh.testing.contract_base import (
     Promise,
     Storage,
     StorageContract,
     promises,
     promises_of,
 )
-from squidmesh.testing.contract_batches import BatchContract  # noqa: E402
-from squidmesh.testing.contract_claim import ClaimContract  # noqa: E402
-from squidmesh.testing.contract_claimed import ClaimedContract  # noqa: E402
-from squidmesh.testing.contract_clock import (  # noqa: E402
+from squidmesh.testing.contract_batches import BatchContract
+from squidmesh.testing.contract_claim import ClaimContract
+from squidmesh.testing.contract_claimed import ClaimedContract
+from squidmesh.testing.contract_clock import (
     ClockContract,
     IdsContract,
     RandomContract,
 )
-from squidmesh.testing.contract_commit import CommitContract  # noqa: E402
-from squidmesh.testing.contract_executor import (  # noqa: E402
+from squidmesh.testing.contract_commit import CommitContract
+from squidmesh.testing.contract_executor import (
     Delivery,
     Engine,
     ExecutorContract,
 )
-from squidmesh.testing.contract_guards import GuardContract  # noqa: E402
-from squidmesh.testing.contract_heartbeats import HeartbeatContract  # noqa: E402
-from squidmesh.testing.contract_journal import Damage, JournalContract  # noqa: E402
-from squidmesh.testing.contract_presence import PresenceContract, SchemaContract  # noqa: E402
-from squidmesh.testing.contract_runs import RunStoreContract  # noqa: E402
-from squidmesh.testing.contract_state import StateContract  # noqa: E402
-from squidmesh.testing.contract_tool import ToolContract, ToolRequests  # noqa: E402
+from squidmesh.testing.contract_guards import GuardContract
+from squidmesh.testing.contract_heartbeats import HeartbeatContract
+from squidmesh.testing.contract_journal import Damage, JournalContract
+from squidmesh.testing.contract_presence import PresenceContract, SchemaContract
+from squidmesh.testing.contract_runs import RunStoreContract
+from squidmesh.testing.contract_state import StateContract
+from squidmesh.testing.contract_tool import ToolContract, ToolRequests
 
 __all__ = [
     "AttemptStoreContract",

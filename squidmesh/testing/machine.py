@@ -12,15 +12,16 @@ and compares every answer and every state. In your own test suite::
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import chain
-from typing import Any, ClassVar, Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import attrs
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from squidmesh.adapters.memory import MemoryStore
 from squidmesh.domain.entries import NOBODY, AttemptId, RunReplayed
@@ -32,13 +33,14 @@ from squidmesh.ports.store import (
     Claims,
     HeldClaim,
     JournalRow,
+    KeyRecord,
     RunChange,
     RunQuery,
     RunSummary,
 )
-from squidmesh.testing.builders import alone, key, request, run_id, start, together
+from squidmesh.testing.builders import alone, cancel, key, request, run_id, start, together
 from squidmesh.testing.clock import VirtualClock
-from squidmesh.testing.contract_base import Storage
+from squidmesh.testing.contract_base import Storage, holding
 from squidmesh.testing.moves import moves
 
 OpenStore: TypeAlias = Callable[[VirtualClock], AbstractAsyncContextManager[Storage]]
@@ -55,16 +57,68 @@ EVERYTHING: Final = 1000
 _runs = st.integers(1, RUNS)
 _choices = st.integers(0, 99)
 _moments = st.sampled_from([timedelta(0), timedelta(microseconds=1), timedelta(seconds=5)])
-_steps = st.sampled_from([("load",), ("load", "ship"), ("load", "ship", "bill")])
 _lengths = st.sampled_from([timedelta(seconds=10), timedelta(seconds=60)])
 _times = st.sampled_from([0.000001, 1, 4.999999, 5, 9.999999, 10, 60])
+
+
+@attrs.frozen
+class Wish:
+    """A run that may be started, as far as chance decides about it."""
+
+    number: int
+    steps: tuple[str, ...]
+    delay: timedelta
+    priority: int
+    queue: str
+    fingerprint: str
+    key: str | None
+    owed: timedelta | None
+
+    def as_change(self, now: datetime) -> RunChange:
+        """The start of the run, at *now*."""
+        return start(
+            run_id(self.number),
+            at=now,
+            steps=self.steps,
+            visible_at=now + self.delay,
+            priority=self.priority,
+            queue=self.queue,
+            fingerprint=self.fingerprint,
+            workflow=f"of-{self.fingerprint}",
+            tags={"queue": self.queue},
+            keys=() if self.key is None else (key(self.key, run_id(self.number)),),
+            wake_at=None if self.owed is None else now + self.owed,
+        )
+
+
+_wishes = st.builds(
+    Wish,
+    number=_runs,
+    steps=st.sampled_from([("load",), ("load", "ship"), ("load", "ship", "bill")]),
+    delay=_moments,
+    priority=st.integers(-1, 1),
+    queue=st.sampled_from(QUEUES),
+    fingerprint=st.sampled_from(DEFINITIONS),
+    key=st.sampled_from([None, None, "k", "l"]),
+    owed=st.none() | _moments,
+)
+
+
+_queries = st.builds(
+    RunQuery,
+    statuses=st.none() | st.frozensets(st.sampled_from(RunStatus)),
+    workflow=st.sampled_from([None, "of-a"]),
+    tags=st.sampled_from([{}, {"queue": "mail"}]),
+    limit=st.integers(1, RUNS),
+)
 
 
 def store_machine(open_store: OpenStore) -> type["StoreMachine"]:
     """A state machine that compares the store that *open_store* opens with `MemoryStore`."""
 
     class Machine(StoreMachine):
-        opener = staticmethod(open_store)
+        def open(self) -> AbstractAsyncContextManager[Storage]:
+            return open_store(self.clock)
 
     return Machine
 
@@ -72,17 +126,19 @@ def store_machine(open_store: OpenStore) -> type["StoreMachine"]:
 class StoreMachine(RuleBasedStateMachine):
     """The rules; `store_machine` says which store they are played on."""
 
-    opener: ClassVar[OpenStore]
-
     def __init__(self) -> None:
         super().__init__()
         self.clock = VirtualClock()
         self.loop = asyncio.Runner()
         self.model = MemoryStore(clock=self.clock)
-        self.opened = self.opener(self.clock)
+        self.opened = self.open()
         self.store = self.run(self.opened.__aenter__())
         self.past: list[RunState] = []
         self.claims: list[HeldClaim] = []
+
+    def open(self) -> AbstractAsyncContextManager[Storage]:
+        """Open the store that is compared."""
+        raise NotImplementedError("store_machine(open_store) makes a machine that can be run")
 
     def teardown(self) -> None:
         try:
@@ -96,14 +152,16 @@ class StoreMachine(RuleBasedStateMachine):
         """Wait for one thing, in the machine's own event loop."""
         return self.loop.run(_as_coroutine(waiting))
 
-    def same(self, ask: Callable[[Storage], Awaitable[Answer]], seen: Callable[[Answer], Any]) -> Answer:
+    def same(
+        self, ask: Callable[[Storage], Awaitable[Answer]], seen: Callable[[Answer], object]
+    ) -> Answer:
         """Ask both stores, compare what can be *seen* of their answers, and return the model's."""
         expected, found = self.run(ask(self.model)), self.run(ask(self.store))
         assert seen(found) == seen(expected)
         return expected
 
     def commit(self, changes: Sequence[Change]) -> None:
-        self.same(lambda store: store.commit(changes), lambda answer: answer)
+        self.same(lambda store: store.commit(changes), _itself)
 
     def states(self) -> dict[str, RunState]:
         """The runs that there are, as the model knows them."""
@@ -113,42 +171,13 @@ class StoreMachine(RuleBasedStateMachine):
     def pick(self, states: Sequence[RunState], choice: int) -> RunState:
         return states[choice % len(states)]
 
-    @rule(
-        number=_runs,
-        steps=_steps,
-        delay=_moments,
-        priority=st.integers(-1, 1),
-        queue=st.sampled_from(QUEUES),
-        fingerprint=st.sampled_from(DEFINITIONS),
-        named=st.sampled_from([None, None, "k", "l"]),
-        owed=st.sampled_from([None, timedelta(0), timedelta(seconds=5)]),
-    )
-    def start_a_run(
-        self,
-        number: int,
-        steps: tuple[str, ...],
-        delay: timedelta,
-        priority: int,
-        queue: str,
-        fingerprint: str,
-        named: str | None,
-        owed: timedelta | None,
-    ) -> None:
-        now = self.clock.now()
-        change = start(
-            run_id(number),
-            at=now,
-            steps=steps,
-            visible_at=now + delay,
-            priority=priority,
-            queue=queue,
-            fingerprint=fingerprint,
-            workflow=f"of-{fingerprint}",
-            tags={"queue": queue},
-            keys=() if named is None else (key(named, run_id(number)),),
-            wake_at=None if owed is None else now + owed,
-        )
-        self.commit(alone(change))
+    @initialize(wishes=st.lists(_wishes, min_size=2, max_size=RUNS))
+    def start_the_first_runs(self, wishes: list[Wish]) -> None:
+        self.commit(alone(*(wish.as_change(self.clock.now()) for wish in wishes)))
+
+    @rule(wish=_wishes)
+    def start_a_run(self, wish: Wish) -> None:
+        self.commit(alone(wish.as_change(self.clock.now())))
 
     @precondition(lambda self: self.states())
     @rule(which=_choices, choice=_choices)
@@ -176,8 +205,17 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(choice=_choices, others=st.booleans())
     def move_all_runs_together_or_not_at_all(self, choice: int, others: bool) -> None:  # noqa: FBT001
         states = [*self.states().values(), *(self.past[-1:] if others else ())]
-        changes = {state.run_id: self.chosen(state, choice) for state in states}
-        self.commit(together(*chain.from_iterable(changes.values())))
+        chosen = {state.run_id: self.chosen(state, choice) for state in states}
+        changes = list(chain.from_iterable(chosen.values()))
+        if changes:
+            self.commit(together(*changes))
+
+    @precondition(lambda self: self.states())
+    @rule(which=_choices)
+    def cancel_a_run(self, which: int) -> None:
+        state = self.pick(list(self.states().values()), which)
+        if not state.status.is_final:
+            self.commit(alone(cancel(state, at=self.clock.now())))
 
     def chosen(self, state: RunState, choice: int) -> list[RunChange]:
         """One of the changes that the run may undergo, or none if it is over."""
@@ -185,11 +223,15 @@ class StoreMachine(RuleBasedStateMachine):
         possible = moves(state, now=self.clock.now())
         return [possible[choice % len(possible)]()] if possible else []
 
+    @rule(lease=_lengths)
+    def claim_everything(self, lease: timedelta) -> None:
+        self.claim("carol", None, DEFINITIONS, EVERYTHING, lease)
+
     @rule(
         owner=st.sampled_from(OWNERS),
-        queues=st.sampled_from([("default",), ("mail", "default"), None, ()]),
-        definitions=st.sampled_from([("a",), ("b", "a")]),
-        tickets=st.integers(0, 3),
+        queues=st.sampled_from([("mail", "default"), None, ("default",), ()]),
+        definitions=st.sampled_from([("b", "a"), ("b", "a"), ("a",)]),
+        tickets=st.sampled_from([1, 1, 2, 3, 0]),
         lease=_lengths,
     )
     def claim(
@@ -217,11 +259,12 @@ class StoreMachine(RuleBasedStateMachine):
             heartbeats.close()
             return report
 
-        self.same(beaten, lambda report: report)
+        self.same(beaten, _itself)
 
     @rule(seconds=_times)
     def let_time_pass(self, seconds: float) -> None:
         self.clock.advance(seconds)
+        self.claim("dave", None, DEFINITIONS, 0, timedelta(seconds=10))
 
     @precondition(lambda self: self.past)
     @rule(which=_choices)
@@ -233,58 +276,38 @@ class StoreMachine(RuleBasedStateMachine):
             cause="ReplayRun",
             entries=(RunReplayed(at=self.clock.now(), new_run_id=run_id(9), issuer=NOBODY),),
         )
-        self.same(
-            lambda store: store.append(state.run_id, state.revision, row), lambda answer: answer
-        )
+        self.same(lambda store: store.append(state.run_id, state.revision, row), _itself)
 
     @rule(number=_runs, step=st.sampled_from(["load", "ship"]), delay=_moments)
     def note_a_wakeup(self, number: int, step: str, delay: timedelta) -> None:
         wakeup = (run_id(number), AttemptId(step, 1), self.clock.now() + delay)
-        self.same(lambda store: store.woken([wakeup]), lambda answer: answer)
+        self.same(lambda store: store.woken([wakeup]), _itself)
 
-    @rule(due_before=st.sampled_from([None, timedelta(0), timedelta(seconds=5)]))
-    def ask_for_owed_wakeups(self, due_before: timedelta | None) -> None:
+    @rule(due_before=st.none() | _moments, query=_queries)
+    def ask(self, due_before: timedelta | None, query: RunQuery) -> None:
         due = None if due_before is None else self.clock.now() + due_before
         self.same(
             lambda store: store.owed_wakeups(due_before=due, limit=EVERYTHING),
             lambda owed: sorted((attempt.visible_at, each, attempt.step) for each, attempt in owed),
         )
-
-    @rule(
-        statuses=st.none() | st.frozensets(st.sampled_from(RunStatus)),
-        workflow=st.sampled_from([None, "of-a"]),
-        tags=st.sampled_from([{}, {"queue": "mail"}]),
-        limit=st.integers(1, RUNS),
-    )
-    def list_the_runs(
-        self,
-        statuses: frozenset[RunStatus] | None,
-        workflow: str | None,
-        tags: dict[str, str],
-        limit: int,
-    ) -> None:
-        query = RunQuery(statuses=statuses, workflow=workflow, tags=tags, limit=limit)
         self.same(
             lambda store: store.list_runs(query),
             lambda runs: [_seen_of_summary(summary) for summary in runs],
         )
+        for name in ("k", "l"):
+            self.same(partial(_find_key, name), _itself)
+        self.same(lambda store: store.definitions(), sorted)
 
     @rule(owner=st.sampled_from(OWNERS), length=_lengths)
     def take_a_lease(self, owner: str, length: timedelta) -> None:
-        self.same(lambda store: store.take_lease("sweep", owner, length), lambda taken: taken)
-
-    @rule(name=st.sampled_from(["k", "l"]), fingerprint=st.sampled_from(DEFINITIONS))
-    def look_up(self, name: str, fingerprint: str) -> None:
-        self.same(lambda store: store.find_key("orders:by_hand", name), lambda found: found)
-        self.same(lambda store: store.definition(fingerprint), lambda found: found)
-        self.same(lambda store: store.definitions(), sorted)
+        self.same(lambda store: store.take_lease("sweep", owner, length), _itself)
 
     @precondition(lambda self: self.past)
     @rule(which=_choices)
     def keep_a_checkpoint(self, which: int) -> None:
         state = self.pick(self.past, which)
-        self.same(lambda store: store.save_checkpoint(state), lambda answer: answer)
-        self.same(lambda store: store.checkpoint(state.run_id), lambda kept: kept)
+        self.same(lambda store: store.save_checkpoint(state), _itself)
+        self.same(lambda store: store.checkpoint(state.run_id), _itself)
 
     @invariant()
     def both_know_the_same(self) -> None:
@@ -296,11 +319,62 @@ class StoreMachine(RuleBasedStateMachine):
 
     def compare_history(self, of: str) -> None:
         """Compare the journals, and what they rebuild with what is loaded."""
-        rows = self.same(lambda store: store.read(of), lambda read: read)
+        rows = self.same(lambda store: store.read(of), _itself)
         states = self.run(self.store.load([of])).states
         rebuilt = rebuild(of, chain.from_iterable(row.entries for row in rows))
         assert states == ({of: rebuilt} if rows else {})
 
 
+def _itself(answer: object) -> object:
+    return answer
+
+
+async def _find_key(name: str, store: Storage) -> KeyRecord | None:
+    return await store.find_key("orders:by_hand", name)
+
+
 async def _as_coroutine(waiting: Awaitable[Answer]) -> Answer:
     return await waiting
+
+
+def _seen_of_claims(claims: Claims) -> object:
+    """What of a claim's answer does not depend on the adapter's taste."""
+    next_at = claims.next_visible_at
+    expired = {(each.run_id, each.attempt, each.claim_id) for each in claims.expired}
+    return claims.at, claims.claimed, expired, next_at and max(next_at, claims.at)
+
+
+def _seen_of_summary(summary: RunSummary) -> object:
+    state = summary.state
+    return (
+        state.run_id,
+        state.started,
+        state.status,
+        state.revision,
+        state.error,
+        state.updated_at,
+        state.ended_at,
+        summary.current_step,
+    )
+
+
+def _timings(states: Iterable[RunState]) -> dict[tuple[str, AttemptId], datetime | None]:
+    """What the store alone knows of open attempts: when leases end and wake-ups are owed."""
+    return {
+        (state.run_id, attempt.id): attempt.lease_until or attempt.wake_at
+        for state in states
+        for step in state.steps.values()
+        for attempt in step.attempts
+        if attempt.status in {AttemptStatus.SCHEDULED, AttemptStatus.CLAIMED}
+    }
+
+
+def _claims_of(states: Iterable[RunState], known: Sequence[HeldClaim]) -> list[HeldClaim]:
+    """The claims that there are, behind those that there were."""
+    found = {claim.claim_id: claim for claim in known}
+    for state in states:
+        for step in state.steps.values():
+            current = step.current
+            if current is not None and current.claim_id is not None:
+                found[current.claim_id] = holding(state, step.step)
+    return list(found.values())

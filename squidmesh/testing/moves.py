@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 from squidmesh.domain.dispatch import is_due, is_held, is_lost
 from squidmesh.domain.state import AttemptState, RunState
 from squidmesh.ports.store import RunChange
-from squidmesh.testing.builders import cancel, complete, finish, lose, put_off, retry, take
+from squidmesh.testing.builders import complete, finish, lose, put_off, retry, take
 
 Move: TypeAlias = partial[RunChange]
 """A change that has not been made yet."""
@@ -16,16 +16,17 @@ LATER: Final = timedelta(seconds=5)
 
 
 def moves(state: RunState, *, now: datetime) -> list[Move]:
-    """Every change that the run may undergo at *now*; none if it is over."""
+    """Every change that the run may undergo at *now*, other than being cancelled.
+
+    There is none if it is over, or waits for a time to come.
+    """
     if state.status.is_final:
         return []
     found: list[Move] = []
     for step in state.steps.values():
         if step.current is not None:
             found += _moves_of(state, step.current, now)
-    if not state.cancelling:
-        found.append(partial(cancel, state, at=now))
-    if not state.running:
+    if not state.open:
         found.append(partial(finish, state, at=now))
     return found
 

@@ -61,12 +61,15 @@ class Options:
         return None
 
     def way(self, option: str, value: object, code: str) -> tuple[str, ...]:
-        """The path to a value that *value* writes, with dots or as several keys."""
+        """The path to a value that *value* writes, with dots or as several keys.
+
+        What is no path becomes the empty one, to which the rules object at the same place.
+        """
         keys = value.split(".") if isinstance(value, str) else value
         if isinstance(keys, Sequence) and keys and all(isinstance(key, str) for key in keys):
             return tuple(keys)
         self.note(option, code, "must be a path: keys in a list, or text with dots between them")
-        return ("?",)
+        return ()
 
     def retry(self, option: str, default: RetryPolicy) -> RetryPolicy:
         """The policy of *option*, if all that it holds is of the right type."""

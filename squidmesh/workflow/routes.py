@@ -89,4 +89,5 @@ def _condition(declared: object, options: Options) -> Condition | None:
     except SquidMeshError as error:
         options.note("when", code, str(error))
         operand = None
-    return Condition(options.way("when", declared.path, code), operator, operand)
+    inner = Options({}, (*options.path, "when"), options.problems)
+    return Condition(inner.way("path", declared.path, code), operator, operand)

@@ -10,7 +10,7 @@ same however many attempts lie behind it.
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from itertools import count, islice
+from itertools import count
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import attrs
@@ -179,10 +179,13 @@ class Agenda:
 
     def owed(self, now: datetime, limit: int) -> Sequence[Slot]:
         """The scheduled attempts whose wake-up is owed, the longest owed first."""
-        found = list(islice(self._wakeups.pop_until(now), limit))
+        found: dict[Slot, None] = {}  # a time that was noted twice gives a slot two places
+        due = self._wakeups.pop_until(now)
+        while len(found) < limit and (slot := next(due, None)) is not None:
+            found[slot] = None
         for slot in found:
             self._wakeups.push(slot)
-        return found
+        return tuple(found)
 
     def visible(self, by: datetime, limit: int) -> Sequence[Slot]:
         """The scheduled attempts visible at *by*, the oldest first."""

@@ -23,6 +23,7 @@ OLDEST: Final = (3, 37)
 BUSY_SECONDS: Final = 5.0
 _CACHED_STATEMENTS: Final = 256
 _PRIMARY: Final = 0xFF
+_OTHERS: Final = 1000
 
 _Answer = TypeVar("_Answer")
 
@@ -71,15 +72,36 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         path, timeout=BUSY_SECONDS, isolation_level=None, cached_statements=_CACHED_STATEMENTS
     )
     try:
-        connection.execute("pragma journal_mode = wal")
+        _keep_log(connection)
         connection.execute("pragma synchronous = full")
         connection.execute("pragma foreign_keys = off")
         if read_only:
             connection.execute("pragma query_only = on")
-    except sqlite3.Error:
+    except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _keep_log(connection: sqlite3.Connection) -> None:
+    """Have a write-ahead log kept, unless the file has one.
+
+    Of several processes that open a fresh file at once, one may find it locked, and this statement
+    does not wait. An exclusive transaction does, until nobody is in the way.
+    """
+    for _ in range(_OTHERS):
+        try:
+            (mode,) = connection.execute("pragma journal_mode = wal").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & _PRIMARY != sqlite3.SQLITE_BUSY:
+                raise
+            connection.execute("begin exclusive")
+            connection.execute("rollback")
+        else:
+            if mode != "wal":
+                raise StoreUnavailableError("a write-ahead log cannot be kept beside the file")
+            return
+    raise StoreUnavailableError(_REASONS[sqlite3.SQLITE_BUSY])
 
 
 def transact(
@@ -104,7 +126,8 @@ def _look(connection: sqlite3.Connection, body: Callable[[sqlite3.Connection], _
     try:
         return body(connection)
     finally:
-        connection.execute("rollback")
+        if connection.in_transaction:
+            connection.execute("rollback")
 
 
 class Worker(aiosqlite.Connection):
@@ -138,6 +161,7 @@ class Database:
     @classmethod
     async def open(cls, path: str | os.PathLike[str], *, clock: Clock) -> "Database":
         """Open the file at *path*, or create it."""
+        check_version(sqlite3.sqlite_version_info)
         checked = _checked(path)
         writer = Worker(partial(connect, checked))
         reader = Worker(partial(connect, checked, read_only=True))
@@ -168,7 +192,7 @@ class Database:
         SQLite would go on writing into a deleted file, and its work would vanish with it.
         """
         if self._is_closed:
-            raise StoreUnavailableError("it was closed")
+            raise StoreUnavailableError("it is closed")
         if _identity(self.path) != self._file:
             raise StoreUnavailableError("the file was moved, deleted or replaced while it was open")
 
@@ -178,8 +202,17 @@ class Database:
             return
         self._is_closed = True
         with accidents():
-            await self._reader.close()
-            await self._writer.close()
+            try:
+                await self._reader.close()
+            finally:
+                await self._writer.close()
+
+
+def check_version(found: tuple[int, ...]) -> None:
+    """Refuse a library that does not know the SQL of this adapter."""
+    if found < OLDEST:
+        needed, has = (".".join(map(str, version)) for version in (OLDEST, found))
+        raise StoreUnavailableError(f"it needs SQLite {needed}, and this Python has {has}")
 
 
 def _checked(path: str | os.PathLike[str]) -> Path:
@@ -188,11 +221,6 @@ def _checked(path: str | os.PathLike[str]) -> Path:
         raise InvalidOptionError(
             "path",
             "An SQLite store needs the path of a file; for a store in memory open memory://.",
-        )
-    if sqlite3.sqlite_version_info < OLDEST:
-        raise StoreUnavailableError(
-            f"it needs SQLite {'.'.join(map(str, OLDEST))} or newer, "
-            f"and this Python has {sqlite3.sqlite_version}"
         )
     return Path(given).absolute()
 

@@ -5,6 +5,7 @@ that the changes of a batch see those before them.
 """
 
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias
@@ -124,6 +125,7 @@ class Facts:
 
     *statuses* are those in the rows of runs, and stay so. Only the claims that guards of the batch
     ask about are known, None for an attempt that does not exist.
+    They are kept up for *repeated* runs, those that several changes of the batch are about.
     """
 
     at: datetime
@@ -132,6 +134,7 @@ class Facts:
     statuses: dict[str, str]
     keys: dict[tuple[str, str], KeyRecord]
     claims: dict[_AttemptKey, _Claim | None]
+    repeated: frozenset[str]
     _ends: dict[timedelta, str] = attrs.field(factory=dict[timedelta, str])
 
     def draft(self) -> "Facts":
@@ -159,7 +162,7 @@ class Facts:
         self.revisions[change.run_id] = change.state.revision
         for key in change.keys:
             self.keys[key.scope, key.key] = key
-        if not self.claims:
+        if change.run_id not in self.repeated:
             return
         for attempt in change.attempts:
             name = _attempt_key(change.run_id, attempt.id)
@@ -188,8 +191,8 @@ class Facts:
 def read_facts(connection: sqlite3.Connection, changes: Sequence[RunChange], at: datetime) -> Facts:
     """Read what *changes* are judged by, at the store's time *at*."""
     now = instant(at)
-    run_ids = {change.run_id: None for change in changes}
-    runs = _RUNS.run(connection, [(run_id,) for run_id in run_ids])
+    counts = Counter(change.run_id for change in changes)
+    runs = _RUNS.run(connection, [(run_id,) for run_id in counts])
     claims: dict[_AttemptKey, _Claim | None] = {
         _attempt_key(change.run_id, guard.attempt): None
         for change in changes
@@ -206,6 +209,7 @@ def read_facts(connection: sqlite3.Connection, changes: Sequence[RunChange], at:
         statuses={run_id: status for run_id, _, status in runs},
         keys={(record.scope, record.key): record for record in used},
         claims=claims,
+        repeated=frozenset(run_id for run_id, count in counts.items() if count > 1),
     )
 
 

@@ -1,0 +1,112 @@
+"""Which figures a workload has, how they are called, and what some of them must not exceed."""
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final
+
+import attrs
+
+
+class Better(Enum):
+    """Which way is better; only what has one can be compared with the floor."""
+
+    LESS = "less"
+    MORE = "more"
+    NEITHER = "neither"
+
+
+@attrs.frozen
+class Figure:
+    """One column of a table."""
+
+    key: str
+    title: str
+    better: Better = Better.NEITHER
+
+
+@attrs.frozen(kw_only=True)
+class Budget:
+    """What a figure of squidmesh on SQLite is held to."""
+
+    workload: str
+    key: str
+    title: str
+    least: float | None = None
+    most: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether *value* stays within the budget."""
+        enough = self.least is None or value >= self.least
+        return enough and (self.most is None or value <= self.most)
+
+    @property
+    def limit(self) -> str:
+        """The budget in words."""
+        if self.least is None:
+            return f"at most {self.most:g}"
+        if self.most is None:
+            return f"at least {self.least:g}"
+        return f"{self.least:g}"
+
+
+COMMITS: Final = Figure("commits_per_step", "commits per step")
+BYTES: Final = Figure("bytes_per_step", "log bytes per step")
+CPU: Final = Figure("cpu_ms", "CPU ms per step", Better.LESS)
+
+FIGURES: Final[Mapping[str, tuple[Figure, ...]]] = {
+    "sequential": (
+        Figure("step_ms", "ms per step", Better.LESS),
+        Figure("run_ms", "run, start to durable end, ms", Better.LESS),
+        CPU,
+        COMMITS,
+        BYTES,
+        Figure("pickup_ms", "waiting worker: call to first body, ms"),
+        Figure("served_ms", "waiting worker: call to end, ms"),
+    ),
+    "concurrent": (
+        Figure("steps_per_s", "steps/s", Better.MORE),
+        Figure("worked_per_s", "steps/s without the starts", Better.MORE),
+        CPU,
+        COMMITS,
+        BYTES,
+    ),
+    "long": (
+        Figure("run_s", "whole run, s", Better.LESS),
+        Figure("at_10_ms", "ms at step 10", Better.LESS),
+        Figure("at_100_ms", "ms at 100"),
+        Figure("at_500_ms", "ms at 500"),
+        Figure("at_1000_ms", "ms at 1,000", Better.LESS),
+        Figure("at_10000_ms", "ms at 10,000", Better.LESS),
+        Figure("growth", "1,000 : 10"),
+        Figure("cpu_growth", "CPU 1,000 : 10"),
+        Figure("growth_10000", "10,000 : 10"),
+    ),
+    "fanout": (
+        Figure("run_ms", "start to durable end, ms", Better.LESS),
+        CPU,
+        COMMITS,
+        BYTES,
+    ),
+    "start": (
+        Figure("single_per_s", "one by one, starts/s", Better.MORE),
+        Figure("cpu_single_ms", "CPU ms per start", Better.LESS),
+        Figure("commits_per_start", "commits per start"),
+        Figure("bulk_per_s", "in bulk, starts/s", Better.MORE),
+        Figure("cpu_bulk_ms", "CPU ms per start in bulk", Better.LESS),
+        Figure("commits_per_bulk_start", "commits per start in bulk"),
+    ),
+}
+
+BUDGETS: Final = (
+    Budget(workload="sequential", key="step_ms", title="a sequential step, ms", most=1.2),
+    Budget(workload="sequential", key="commits_per_step", title="its commits", least=1.0, most=1.0),
+    Budget(workload="concurrent", key="steps_per_s", title="steps/s at concurrency 64", least=5000),
+    Budget(workload="concurrent", key="commits_per_step", title="commits per step", most=0.2),
+    Budget(workload="long", key="growth", title="step 1,000 beside step 10", most=1.1),
+)
+
+MACHINE: Final = (
+    Figure("machine_hop_ms", "another thread answers in, ms"),
+    Figure("machine_sync_ms", "the disk has two pages in, ms"),
+    Figure("machine_load", "load when a process began"),
+)

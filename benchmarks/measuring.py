@@ -1,0 +1,110 @@
+"""Clocks, and what is made of what they say."""
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Final, Self
+
+import attrs
+
+from benchmarks.contender import StepBody
+
+_PAGE: Final = b"\0" * 8192
+_sync: Final = getattr(os, "fdatasync", os.fsync)
+
+
+@attrs.frozen
+class Spent:
+    """Time that has passed, and time that this process's threads have computed, in seconds."""
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def so_far(cls) -> Self:
+        """The time now, to measure from."""
+        return cls(time.perf_counter(), time.process_time())
+
+    def until_now(self) -> "Spent":
+        """What was spent since."""
+        now = Spent.so_far()
+        return Spent(now.wall - self.wall, now.cpu - self.cpu)
+
+
+@attrs.define
+class Ticks:
+    """When steps were run: each body notes it."""
+
+    at: list[Spent] = attrs.field(factory=list[Spent])
+
+    def body(self) -> StepBody:
+        """A step's body that notes when it was called."""
+
+        async def noted(seed: int) -> int:
+            self.at.append(Spent.so_far())
+            return seed
+
+        return noted
+
+    def take(self) -> list[Spent]:
+        """What was noted since the last time."""
+        taken, self.at = self.at, []
+        return taken
+
+
+def gaps(ticks: Sequence[Spent]) -> list[Spent]:
+    """What was spent from each step's beginning to the next one's."""
+    return [Spent(b.wall - a.wall, b.cpu - a.cpu) for a, b in pairwise(ticks)]
+
+
+def around(values: Sequence[Spent], step: int, reach: int) -> Spent:
+    """The medians of the gaps around a step, counted from 1, as far as there are any."""
+    first = max(step - reach - 1, 0)
+    window = values[first : step + reach]
+    return Spent(median(gap.wall for gap in window), median(gap.cpu for gap in window))
+
+
+async def pass_time(seconds: float) -> None:
+    """Wait, so that whoever has something left to do comes to rest."""
+    try:
+        async with asyncio.timeout(seconds):
+            await asyncio.Event().wait()
+    except TimeoutError:
+        pass
+
+
+async def hop_ms(times: int = 200) -> float:
+    """The median of what it takes to ask another thread something and hear the answer.
+
+    Machines have moods: what costs nothing in one minute may cost five times as much in the next.
+    """
+    loop = asyncio.get_running_loop()
+    took: list[float] = []
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(times):
+            began = time.perf_counter()
+            await loop.run_in_executor(pool, int)
+            took.append(time.perf_counter() - began)
+    return median(took) * 1000
+
+
+def sync_ms(folder: Path, times: int = 50) -> float:
+    """The median of what it takes to write two pages and have the disk say that it has them."""
+    took: list[float] = []
+    file = os.open(folder / "sync", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.pwrite(file, _PAGE, 0)
+        os.fsync(file)
+        for _ in range(times):
+            began = time.perf_counter()
+            os.pwrite(file, _PAGE, 0)
+            _sync(file)
+            took.append(time.perf_counter() - began)
+    finally:
+        os.close(file)
+    return median(took) * 1000

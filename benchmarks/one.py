@@ -1,0 +1,45 @@
+"""One contender, one workload, once: ``python -m benchmarks.one`` prints the figures as JSON.
+
+`benchmarks` starts it in a fresh process each time, so that nothing that one did is there when
+the next begins.
+"""
+
+import argparse
+import asyncio
+import json
+import tempfile
+from pathlib import Path
+
+from benchmarks.measuring import Ticks, hop_ms, sync_ms
+from benchmarks.registry import BY_NAME, make
+from benchmarks.sizes import SIZES, Sizes
+from benchmarks.workloads import WORKLOADS
+
+
+async def measure(name: str, workload: str, sizes: Sizes, folder: Path) -> dict[str, float]:
+    """Put one workload to one contender; the machine's own pace is measured beside it."""
+    ticks, contender = Ticks(), make(name)
+    machine = {"machine_hop_ms": await hop_ms(), "machine_sync_ms": sync_ms(folder)}
+    await contender.set_up(folder, ticks.body())
+    try:
+        figures = await WORKLOADS[workload](contender, ticks, sizes)
+    finally:
+        await contender.tear_down()
+    return {**figures, **machine}
+
+
+def main() -> None:
+    """Read what is asked for, measure it, print it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.one")
+    parser.add_argument("contender", choices=BY_NAME)
+    parser.add_argument("workload", choices=WORKLOADS)
+    parser.add_argument("--sizes", choices=SIZES, default="full")
+    parser.add_argument("--folder", help="where the database is put; default: a temporary folder")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=asked.folder) as folder:
+        found = measure(asked.contender, asked.workload, SIZES[asked.sizes], Path(folder))
+        print(json.dumps(asyncio.run(found)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""The five workloads: what a contender is made to do, and what of it is measured.
+
+Everything is done once before it is measured, so that nothing is measured that happens once:
+imports, the preparation of statements, the storing of a definition. Counting comes last and is
+not timed.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from statistics import median
+from typing import Final, TypeAlias
+
+from benchmarks.contender import Contender, Written
+from benchmarks.measuring import Spent, Ticks, around, gaps, pass_time
+from benchmarks.sizes import Sizes
+
+Figures: TypeAlias = Mapping[str, float]
+Workload: TypeAlias = Callable[[Contender, Ticks, Sizes], Awaitable[dict[str, float]]]
+
+_REST: Final = 0.02
+_WARM_UP_RUNS: Final = 3
+
+
+async def sequential(contender: Contender, ticks: Ticks, sizes: Sizes) -> dict[str, float]:
+    """One run of a few steps after the other."""
+    steps, runs = sizes.sequential_steps, sizes.sequential_runs
+    for _ in range(_WARM_UP_RUNS):
+        await contender.sequential(steps)
+    between: list[float] = []
+    whole: list[Spent] = []
+    for _ in range(runs):
+        ticks.take()
+        began = Spent.so_far()
+        await contender.sequential(steps)
+        whole.append(began.until_now())
+        between += [gap.wall for gap in gaps(ticks.take())]
+    return {
+        "step_ms": median(between) * 1000,
+        "run_ms": median(spent.wall for spent in whole) * 1000,
+        "cpu_ms": sum(spent.cpu for spent in whole) / (runs * steps) * 1000,
+        **await _served(contender, ticks, sizes),
+        **await _slope(contender, sizes),
+    }
+
+
+async def _served(contender: Contender, ticks: Ticks, sizes: Sizes) -> dict[str, float]:
+    """The same through a worker that had nothing to do: until it begins, and all in all."""
+    serving = contender.serving()
+    if serving is None:
+        return {}
+    begun: list[float] = []
+    ended: list[float] = []
+    async with serving as serve:
+        for number in range(_WARM_UP_RUNS + sizes.served_runs):
+            await pass_time(_REST)
+            ticks.take()
+            asked = time.perf_counter()
+            await serve(number)
+            ended.append(time.perf_counter() - asked)
+            begun.append(ticks.take()[0].wall - asked)
+    return {
+        "pickup_ms": median(begun[_WARM_UP_RUNS:]) * 1000,
+        "served_ms": median(ended[_WARM_UP_RUNS:]) * 1000,
+    }
+
+
+async def _slope(contender: Contender, sizes: Sizes) -> dict[str, float]:
+    """What one more step adds to a run's commits; what a run costs once does not count."""
+    counting = contender.counting()
+    if counting is None:
+        return {}
+    short, more = sizes.sequential_steps, sizes.slope_steps
+    await contender.sequential(short + more)
+    async with counting as count:
+        await contender.sequential(short)
+        first = count()
+        await contender.sequential(short + more)
+        second = count().since(first)
+    return {
+        "commits_per_step": (second.commits - first.commits) / more,
+        "bytes_per_step": (second.size - first.size) / more,
+    }
+
+
+async def concurrent(contender: Contender, ticks: Ticks, sizes: Sizes) -> dict[str, float]:
+    """Many short runs at once."""
+    runs, steps = sizes.concurrent_runs, sizes.concurrent_steps
+    await (await contender.concurrent(64, steps))()
+    ticks.take()
+    began = Spent.so_far()
+    work = await contender.concurrent(runs, steps)
+    started = began.until_now()
+    await work()
+    spent = began.until_now()
+    done = runs * steps
+    assert len(ticks.take()) == done, "Not every step was run once."
+    figures = {
+        "steps_per_s": done / spent.wall,
+        "worked_per_s": done / (spent.wall - started.wall),
+        "cpu_ms": spent.cpu / done * 1000,
+    }
+    counting = contender.counting()
+    if counting is not None:
+        async with counting as count:
+            await (await contender.concurrent(sizes.counted_runs, steps))()
+            figures |= _per_step(count(), sizes.counted_runs * steps)
+    return figures
+
+
+async def long(contender: Contender, ticks: Ticks, sizes: Sizes) -> dict[str, float]:
+    """One run of very many steps: does a step cost more, the more there were before it?"""
+    await contender.long(sizes.long_steps)
+    marks = [mark for mark in (10, 100, 500, 1000, 10_000) if mark <= sizes.long_steps]
+    runs: list[list[Spent]] = []
+    began = Spent.so_far()
+    for _ in range(sizes.long_runs):
+        ticks.take()
+        await contender.long(sizes.long_steps)
+        runs.append(gaps(ticks.take()))
+    total = began.until_now()
+    figures = {"run_s": total.wall / sizes.long_runs}
+    wall: dict[int, float] = {}
+    cpu: dict[int, float] = {}
+    for mark in marks:
+        reach = 9 if mark == marks[0] else 25
+        found = [around(run, mark, reach) for run in runs]
+        wall[mark] = median(spent.wall for spent in found)
+        cpu[mark] = median(spent.cpu for spent in found)
+        figures[f"at_{mark}_ms"] = wall[mark] * 1000
+    figures["growth"] = wall[1000] / wall[10]
+    figures["cpu_growth"] = cpu[1000] / cpu[10]
+    if 10_000 in wall:
+        figures["growth_10000"] = wall[10_000] / wall[10]
+    return figures
+
+
+async def fanout(contender: Contender, ticks: Ticks, sizes: Sizes) -> dict[str, float]:
+    """One run of many steps that wait for nothing, and one step that waits for all of them."""
+    width = sizes.fanout_width
+    await contender.fanout(width)
+    took: list[Spent] = []
+    for _ in range(sizes.fanout_runs):
+        ticks.take()
+        began = Spent.so_far()
+        await contender.fanout(width)
+        took.append(began.until_now())
+        assert len(ticks.take()) == width + 1, "Not every step was run once."
+    figures = {
+        "run_ms": median(spent.wall for spent in took) * 1000,
+        "cpu_ms": median(spent.cpu for spent in took) / (width + 1) * 1000,
+    }
+    counting = contender.counting()
+    if counting is not None:
+        async with counting as count:
+            await contender.fanout(width)
+            figures |= _per_step(count(), width + 1)
+    return figures
+
+
+async def start(contender: Contender, _ticks: Ticks, sizes: Sizes) -> dict[str, float]:
+    """Runs are started and left alone: one by one, each awaited, and in bulk."""
+    single, bulk = sizes.single_starts, sizes.bulk_starts
+    await contender.start(20)
+    began = Spent.so_far()
+    await contender.start(single)
+    one_by_one = began.until_now()
+    await contender.start_bulk(100)
+    began = Spent.so_far()
+    await contender.start_bulk(bulk)
+    together = began.until_now()
+    figures = {
+        "single_per_s": single / one_by_one.wall,
+        "bulk_per_s": bulk / together.wall,
+        "cpu_single_ms": one_by_one.cpu / single * 1000,
+        "cpu_bulk_ms": together.cpu / bulk * 1000,
+    }
+    counting = contender.counting()
+    if counting is not None:
+        async with counting as count:
+            await contender.start(100)
+            alone = count()
+            await contender.start_bulk(bulk)
+            figures["commits_per_start"] = alone.commits / 100
+            figures["commits_per_bulk_start"] = count().since(alone).commits / bulk
+    return figures
+
+
+def _per_step(written: Written, steps: int) -> dict[str, float]:
+    return {
+        "commits_per_step": written.commits / steps,
+        "bytes_per_step": written.size / steps,
+    }
+
+
+WORKLOADS: Final[Mapping[str, Workload]] = {
+    "sequential": sequential,
+    "concurrent": concurrent,
+    "long": long,
+    "fanout": fanout,
+    "start": start,
+}

@@ -1,0 +1,109 @@
+"""The command `squidmesh`: its groups, and the door at which every error becomes one line."""
+
+import importlib.metadata
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from squidmesh.cli.control import approve, cancel, reject, replay, resume
+from squidmesh.cli.demo import demo
+from squidmesh.cli.graph import graph
+from squidmesh.cli.explain import explain
+from squidmesh.cli.listing import list_
+from squidmesh.cli.migrate import migrate
+from squidmesh.cli.options import answer_options, app_option, url_option
+from squidmesh.cli.problems import Complaint, Exit, complaint_of, complaint_of_usage
+from squidmesh.cli.settings import Settings, speak_any_language
+from squidmesh.cli.show import show
+from squidmesh.cli.terminal import Terminal
+from squidmesh.cli.watch import watch
+from squidmesh.cli.worker import worker
+from squidmesh.errors import SquidMeshError
+
+
+class CommandLine(click.Group):
+    """A group that turns errors into one line, and into the exit status that they mean."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: FBT001, FBT002  click's own signature
+        windows_expand_args: bool = True,  # noqa: FBT001, FBT002
+        **extra: Any,  # noqa: ANN401
+    ) -> NoReturn:
+        """Run a command and leave the process with its exit status."""
+        given = tuple(sys.argv[1:] if args is None else args)
+        settings = Settings(arguments=given, json="--json" in given)
+        status: object = Exit.OK
+        try:
+            status = super().main(
+                args=list(given),
+                prog_name=prog_name or "squidmesh",
+                complete_var=complete_var,
+                standalone_mode=False,
+                windows_expand_args=windows_expand_args,
+                obj=settings,
+                **extra,
+            )
+        except SquidMeshError as problem:
+            status = _complain(settings, complaint_of(problem))
+        except click.exceptions.NoArgsIsHelpError as problem:
+            problem.show()
+            status = Exit.USAGE
+        except click.ClickException as problem:
+            status = _complain(settings, complaint_of_usage(problem))
+        except click.Abort:
+            settings.terminal.note("interrupted")
+            status = Exit.INTERRUPTED
+        except BrokenPipeError:
+            # Whoever read the answer has gone; what Python flushes at its end goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            status = Exit.FAILED
+        sys.exit(int(status) if isinstance(status, int) else Exit.OK)
+
+
+def _complain(settings: Settings, complaint: Complaint) -> Exit:
+    terminal: Terminal = settings.terminal
+    if terminal.json:
+        terminal.document(complaint.as_document())
+    terminal.note(complaint.as_line())
+    return complaint.exit_code
+
+
+@click.group(
+    cls=CommandLine,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit status: 0 done, 1 failed, 2 misunderstood, 3 not found, 4 refused as unsafe or in "
+    "conflict, 5 tables missing, 6 the watched run failed, 7 still waiting at --timeout.",
+)
+@click.version_option(importlib.metadata.version("squidmesh"), prog_name="squidmesh")
+@url_option
+@app_option
+@answer_options
+def cli() -> None:
+    """Durable workflows inside your application: work on runs, ask about them, decide them."""
+
+
+@cli.group()
+def runs() -> None:
+    """Ask about runs, and decide what happens to them.
+
+    RUN is a run id, its beginning (4 characters or more) if no other run shares it, or `last`.
+    """
+
+
+for command in (list_, show, explain, graph, watch, approve, reject, resume, cancel, replay):
+    runs.add_command(command)
+for command in (demo, worker, migrate):
+    cli.add_command(command)
+
+
+def main() -> NoReturn:
+    """Be the command `squidmesh`."""
+    speak_any_language()
+    cli.main(prog_name="squidmesh")

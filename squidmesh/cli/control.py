@@ -1,0 +1,197 @@
+"""`squidmesh runs approve|reject|resume|cancel|replay`: deciding what happens to a run."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import attrs
+import click
+
+from squidmesh import Run, SquidMesh
+from squidmesh.cli.documents import run_document
+from squidmesh.cli.finding import find_run
+from squidmesh.cli.layout import Line, words
+from squidmesh.cli.opening import ask
+from squidmesh.cli.options import PAIR, app_option, run_argument, store_options
+from squidmesh.cli.settings import Settings, actor_or_user
+from squidmesh.cli.styles import bold, dim, marked
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+@attrs.frozen
+class Said:
+    """Who acts, and what they say with it."""
+
+    actor: str | None
+    comment: str | None = None
+    metadata: dict[str, str] | None = None
+    idempotency_key: str | None = None
+
+
+Control: TypeAlias = Callable[[SquidMesh, str, Said], Awaitable[Run]]
+
+
+def acting(command: Decorated) -> Decorated:
+    """Who acts, and a key that makes it safe to say it twice."""
+    actor = click.option(
+        "--actor",
+        envvar="SQUIDMESH_ACTOR",
+        show_envvar=True,
+        help="Who is acting; recorded.  [default: the user of the shell]",
+    )
+    key = click.option(
+        "--idempotency-key", metavar="KEY", help="Give the same key twice, and it is done once."
+    )
+    return run_argument(actor(key(store_options(command))))
+
+
+def commenting(command: Decorated) -> Decorated:
+    """What is said with a decision."""
+    comment = click.option("--comment", help="Why; recorded.")
+    metadata = click.option(
+        "--metadata", multiple=True, type=PAIR, help="Recorded with the decision; repeatable."
+    )
+    return comment(metadata(command))
+
+
+def _decide(settings: Settings, run: str, said: Said, control: Control, *, code: bool = False) -> Run:
+    terminal = settings.terminal
+
+    async def question(mesh: SquidMesh) -> Run:
+        return await control(mesh, await find_run(mesh, run, terminal), said)
+
+    return ask(settings, question, with_code=code)
+
+
+def _answer(settings: Settings, run: Run, done: Line, then: str) -> None:
+    terminal = settings.terminal
+    if terminal.json:
+        terminal.document(run_document(run))
+        return
+    place = f" at {run.current_step}" if run.current_step else ""
+    terminal.show((*done, *words("  ", *marked(run.status), place)))
+    terminal.show(words(dim("Next  "), then))
+
+
+def _reviewed(
+    settings: Settings,
+    run: str,
+    said: Said,
+    control: Control,
+    done: str,
+) -> None:
+    found = _decide(settings, run, said, control)
+    by = f" by {said.actor}" if said.actor else ""
+    line = words(bold(f"{done}{by}"), "  ·  ", f"{found.workflow} {found.id}")
+    _answer(settings, found, line, settings.command("runs", "watch", found.id))
+
+
+@click.command()
+@acting
+@commenting
+@click.pass_obj
+def approve(settings: Settings, run: str, **given: Any) -> None:
+    """Decide an open approval with yes."""
+
+    async def control(mesh: SquidMesh, run_id: str, said: Said) -> Run:
+        return await mesh.approve_run(run_id, **attrs.asdict(said))
+
+    _reviewed(settings, run, _said(**given), control, "Approved")
+
+
+@click.command()
+@acting
+@commenting
+@click.pass_obj
+def reject(settings: Settings, run: str, **given: Any) -> None:
+    """Decide an open approval with no; the run takes the approval's error route."""
+
+    async def control(mesh: SquidMesh, run_id: str, said: Said) -> Run:
+        return await mesh.reject_run(run_id, **attrs.asdict(said))
+
+    _reviewed(settings, run, _said(**given), control, "Rejected")
+
+
+@click.command()
+@acting
+@commenting
+@click.pass_obj
+def resume(settings: Settings, run: str, **given: Any) -> None:
+    """End an open pause; the run goes on."""
+
+    async def control(mesh: SquidMesh, run_id: str, said: Said) -> Run:
+        return await mesh.resume_run(run_id, **attrs.asdict(said))
+
+    _reviewed(settings, run, _said(**given), control, "Resumed")
+
+
+@click.command()
+@acting
+@click.option("--reason", help="Why; recorded.")
+@click.pass_obj
+def cancel(
+    settings: Settings,
+    run: str,
+    actor: str | None,
+    idempotency_key: str | None,
+    reason: str | None,
+) -> None:
+    """Stop a run: at once if no step runs, else when the step that runs has ended."""
+
+    async def control(mesh: SquidMesh, run_id: str, said: Said) -> Run:
+        return await mesh.cancel_run(
+            run_id, actor=said.actor, reason=said.comment, idempotency_key=said.idempotency_key
+        )
+
+    said = Said(actor_or_user(actor), reason, None, idempotency_key)
+    _reviewed(settings, run, said, control, "Asked to stop")
+
+
+@click.command()
+@acting
+@click.option("--comment", help="Why; recorded.")
+@click.option(
+    "--allow-irreversible",
+    is_flag=True,
+    help="Repeat also what was done and cannot be undone.",
+)
+@click.option("--from-step", metavar="STEP", help="Start here, with what the steps before it gave.")
+@app_option
+@click.pass_obj
+def replay(
+    settings: Settings,
+    run: str,
+    actor: str | None,
+    idempotency_key: str | None,
+    comment: str | None,
+    *,
+    allow_irreversible: bool,
+    from_step: str | None,
+) -> None:
+    """Start a new run with the payload of an old one, under today's code."""
+
+    async def control(mesh: SquidMesh, run_id: str, said: Said) -> Run:
+        return await mesh.replay_run(
+            run_id,
+            allow_irreversible=allow_irreversible,
+            from_step=from_step,
+            actor=said.actor,
+            comment=said.comment,
+            idempotency_key=said.idempotency_key,
+        )
+
+    said = Said(actor_or_user(actor), comment, None, idempotency_key)
+    found = _decide(settings, run, said, control, code=True)
+    source = f"from {found.replayed_from}" if found.replayed_from else ""
+    line = words(bold("Started again"), "  ·  ", f"{found.workflow} {found.id} ", dim(source))
+    _answer(settings, found, line, settings.command("runs", "watch", found.id))
+
+
+def _said(
+    *,
+    actor: str | None,
+    comment: str | None,
+    metadata: Sequence[tuple[str, str]],
+    idempotency_key: str | None,
+) -> Said:
+    return Said(actor_or_user(actor), comment, dict(metadata) or None, idempotency_key)

@@ -1,0 +1,188 @@
+"""`squidmesh runs explain`: the answer first, then why, the facts, and what may be done."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Final
+
+import click
+
+from squidmesh import Explanation, NextAction, SquidMesh
+from squidmesh.cli.actions import command_for
+from squidmesh.cli.documents import explanation_document
+from squidmesh.cli.finding import find_run
+from squidmesh.cli.layout import Line, Sheet, Span, words
+from squidmesh.cli.moments import from_text, now, shortened, span_of
+from squidmesh.cli.opening import ask
+from squidmesh.cli.options import run_argument, store_options
+from squidmesh.cli.settings import Settings
+from squidmesh.cli.styles import bold, dim, style_of
+from squidmesh.cli.values import told
+
+_HEADLINES: Final = {
+    "step_running": "Running",
+    "waiting_until": "Waiting for a time",
+    "waiting_for_retry": "Waiting to try again",
+    "waiting_for_dependencies": "Waiting for other steps",
+    "pending_dispatch": "Waiting for a worker",
+    "step_scheduled": "Waiting for a worker",
+    "no_worker_for_workflow": "No worker knows this workflow",
+    "lease_expired": "The worker is gone",
+    "paused_for_manual_action": "Paused until resumed",
+    "retry_exhausted": "Failed, out of attempts",
+    "step_failed": "Failed",
+    "poisoned": "Failed, it kills its workers",
+    "compensation_failed": "Failed, and not everything is undone",
+    "compensating": "Failed, undoing what was done",
+}
+"""Where the reason's own words would not do for somebody who has not seen them before."""
+
+_SAID_ELSEWHERE: Final = frozenset(
+    {"replay", "approval_targets", "resume_target", "paused_at", "ended_at", "visible_at"}
+)
+
+
+@click.command()
+@run_argument
+@click.option("--step", help="Explain this step instead of the run.")
+@store_options
+@click.pass_obj
+def explain(settings: Settings, run: str, step: str | None) -> None:
+    """Say why a run stands where it stands, and what may be done."""
+    terminal = settings.terminal
+
+    async def question(mesh: SquidMesh) -> tuple[str, Explanation]:
+        run_id = await find_run(mesh, run, terminal)
+        return run_id, await mesh.explain_run(run_id, step=step)
+
+    run_id, explanation = ask(settings, question)
+    if terminal.json:
+        terminal.document(explanation_document(settings, run_id, explanation))
+        return
+    terminal.show(headline(explanation, now()), answer(settings, run_id, explanation))
+
+
+def headline(explanation: Explanation, at: datetime) -> Line:
+    """The answer in one line."""
+    run = explanation.evidence["run"]
+    workflow = str(run.get("workflow")) if isinstance(run, Mapping) else ""
+    place = f"{workflow} / {explanation.step}" if explanation.step else workflow
+    since = _since(explanation, at)
+    return words(
+        Span(reason_told(explanation.reason), f"bold {style_of(explanation.status)}".strip()),
+        "  ·  ",
+        place,
+        *(("  ·  ", since) if since else ()),
+    )
+
+
+def reason_told(reason: str) -> str:
+    """A reason in words."""
+    return _HEADLINES.get(reason, reason.replace("_", " ").capitalize())
+
+
+def _since(explanation: Explanation, at: datetime) -> str:
+    details = explanation.details
+    paused = from_text(details.get("paused_at"))
+    if paused is not None:
+        return f"waiting {span_of(at - paused)}"
+    ended = from_text(details.get("ended_at"))
+    if ended is not None:
+        return f"{span_of(at - ended)} ago"
+    claimed = from_text(details.get("claimed_at"))
+    if claimed is not None:
+        return f"for {span_of(at - claimed)}"
+    due = from_text(details.get("visible_at"))
+    if due is None:
+        return ""
+    return f"due in {span_of(due - at)}" if due > at else f"due for {span_of(at - due)}"
+
+
+def answer(settings: Settings, run_id: str, explanation: Explanation) -> Sheet:
+    """Why, the facts, the commands, and what would not be safe."""
+    return Sheet(
+        (
+            ("Why", words(shortened(explanation.summary))),
+            *_labelled("Facts", (words(fact) for fact in _facts(explanation))),
+            *next_rows(settings, run_id, explanation),
+            *_labelled("Unsafe", _unsafe(settings, run_id, explanation)),
+        )
+    )
+
+
+def next_rows(
+    settings: Settings, run_id: str, explanation: Explanation
+) -> Iterator[tuple[str, Line]]:
+    """The commands that may be given now, each once, and where they lead."""
+    found: dict[str, Line] = {}
+    for action in explanation.next_actions:
+        command = command_for(settings, action, run_id, explanation)
+        note = _leads_to(action, explanation)
+        found.setdefault(command, words(bold(command), *((dim(f"  {note}"),) if note else ())))
+    yield from _labelled("Next", iter(found.values()))
+
+
+def _leads_to(action: NextAction, explanation: Explanation) -> str:
+    details = explanation.details
+    targets = details.get("approval_targets")
+    if action.name == "approve_run" and isinstance(targets, Mapping):
+        return f"→ {_place(targets.get('ok'))}"
+    if action.name == "reject_run" and isinstance(targets, Mapping):
+        return f"→ {_place(targets.get('error'))}"
+    if action.name == "resume_run" and details.get("resume_target"):
+        return f"→ {_place(details['resume_target'])}"
+    return {
+        "recover": "any worker takes it up again",
+        "deploy_workflow": "a worker that knows this workflow",
+        "wait_until": "it goes on by itself",
+        "wait_for_retry": "it goes on by itself",
+    }.get(action.name, "")
+
+
+def _place(target: object) -> str:
+    return "the end" if target == "complete" else str(target)
+
+
+def _facts(explanation: Explanation) -> Iterator[str]:
+    for key, value in explanation.details.items():
+        if key not in _SAID_ELSEWHERE and value not in (None, [], {}):
+            yield f"{key.replace('_', ' ')}: {told(value)}"
+    for name in ("step", "attempt"):
+        evidence = explanation.evidence.get(name)
+        if isinstance(evidence, Mapping):
+            yield from _counts(name, evidence, explanation.details)
+    run = explanation.evidence.get("run")
+    if isinstance(run, Mapping):
+        yield f"run started: {told(run.get('started_at'))}; revision {run.get('revision')}"
+
+
+def _counts(
+    name: str, evidence: Mapping[str, object], known: Mapping[str, object]
+) -> Iterator[str]:
+    """What evidence adds: how the step or its attempt stands, and what was counted."""
+    if name == "attempt":
+        number = f"{name} {evidence.get('number')}"
+        yield f"{number}: {evidence.get('status')}"
+        return
+    for key in ("failures", "deliveries", "deferrals"):
+        if evidence.get(key) and key not in known:
+            yield f"{key} of the step: {evidence[key]}"
+
+
+def _unsafe(settings: Settings, run_id: str, explanation: Explanation) -> Iterator[Line]:
+    replay = explanation.details.get("replay")
+    if not isinstance(replay, Mapping) or replay.get("allowed") is not False:
+        return
+    steps = replay.get("blocked_by")
+    if isinstance(steps, list) and steps:
+        names = ", ".join(str(step) for step in steps)
+        yield words(f"replay: {names} is done and cannot be undone; to repeat it all the same:")
+        command = ("runs", "replay", run_id, "--allow-irreversible")
+        yield words(dim(settings.command(*command, needs_app=True)))
+    elif replay.get("workflow_definition") == "unavailable":
+        yield words("replay: what the run was started under is not stored here")
+
+
+def _labelled(label: str, lines: Iterator[Line]) -> Iterator[tuple[str, Line]]:
+    """Rows whose label stands at the first only."""
+    for number, line in enumerate(lines):
+        yield (label if number == 0 else ""), line

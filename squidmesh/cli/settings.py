@@ -1,0 +1,109 @@
+"""What a command was told besides its own options: the store, the code, the form of the answer."""
+
+import getpass
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import attrs
+
+from squidmesh.cli.problems import CommandError, Exit
+from squidmesh.cli.terminal import Terminal
+
+
+@attrs.define(kw_only=True)
+class Settings:
+    """The options that every command shares, wherever on the line they stand."""
+
+    arguments: tuple[str, ...] = ()
+    url: str | None = None
+    url_is_typed: bool = False
+    app: str | None = None
+    app_is_typed: bool = False
+    json: bool = False
+    color: bool = True
+
+    @property
+    def terminal(self) -> Terminal:
+        """Where to answer."""
+        return Terminal.for_stdout(as_json=self.json, color=self.color)
+
+    @property
+    def store_url(self) -> str:
+        """The store's URL.
+
+        Raises:
+            CommandError: None was given.
+        """
+        if not self.url:
+            raise CommandError(
+                "No store is named: give --url, such as --url sqlite:///app.db, or set "
+                "SQUIDMESH_URL.",
+                code="no_store_url",
+                exit_code=Exit.USAGE,
+                advice=f"{self.typed(without=())} --url sqlite:///app.db",
+            )
+        return self.url
+
+    @property
+    def app_path(self) -> str:
+        """Where the workflows are.
+
+        Raises:
+            CommandError: Nothing was given.
+        """
+        if not self.app:
+            raise CommandError(
+                "This needs the code of the workflows: give --app module:workflows or set "
+                "SQUIDMESH_APP.",
+                code="no_app",
+                exit_code=Exit.USAGE,
+                advice=f"{self.typed(without=())} --app MODULE:WORKFLOWS",
+            )
+        return self.app
+
+    def command(self, *arguments: str, needs_app: bool = False) -> str:
+        """A command that can be pasted into the shell from which this one came."""
+        parts = ["squidmesh", *arguments]
+        # A URL with a password is not repeated for everybody to read.
+        if self.url and self.url_is_typed and "@" not in urlsplit(self.url).netloc:
+            parts += ["--url", self.url]
+        if needs_app and not self.app:
+            return f"{shlex.join(parts)} --app MODULE:WORKFLOWS"
+        if needs_app and self.app and self.app_is_typed:
+            parts += ["--app", self.app]
+        return shlex.join(parts)
+
+    def typed(self, *, without: Sequence[str]) -> str:
+        """The command as it was typed, but for options (with their values) that are named."""
+        kept: list[str] = []
+        skip = False
+        for argument in self.arguments:
+            if skip:
+                skip = False
+            elif argument in without:
+                skip = True
+            elif not any(argument.startswith(f"{option}=") for option in without):
+                kept.append(argument)
+        return shlex.join(["squidmesh", *kept])
+
+
+def actor_or_user(actor: str | None) -> str | None:
+    """Who acts: as said, else SQUIDMESH_ACTOR, else the user of this process, else nobody."""
+    named = actor or os.environ.get("SQUIDMESH_ACTOR") or os.environ.get("USER")
+    if named:
+        return named
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return None
+
+
+def speak_any_language() -> None:
+    """Let a character that the terminal does not know be spelled out, not end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
