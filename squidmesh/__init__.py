@@ -1,9 +1,10 @@
 """squidmesh: durable workflows that live inside a Python application and its database."""
 
 from squidmesh.context import StepContext
+from squidmesh.domain.audit import AuditEvent
 from squidmesh.domain.definition import RetryPolicy
 from squidmesh.domain.explanation import Explanation, NextAction
-from squidmesh.domain.graph import RunGraph
+from squidmesh.domain.graph import Edge, Node, RunGraph
 from squidmesh.errors import (
     ClaimLostError,
     DefinitionError,
@@ -54,10 +55,12 @@ from squidmesh.working import Runner, Worker
 
 __all__ = [
     "Attempt",
+    "AuditEvent",
     "ClaimLostError",
     "Deferred",
     "DefinitionError",
     "DispatchFailedError",
+    "Edge",
     "Entry",
     "Errored",
     "Explanation",
@@ -71,6 +74,7 @@ __all__ = [
     "InvalidTransitionError",
     "JournalCorruptError",
     "NextAction",
+    "Node",
     "NotPausedError",
     "PayloadTooLargeError",
     "PerformReport",

@@ -41,16 +41,10 @@ class Repetition:
         return self.requests <= self.attempts
 
     @property
-    def reason(self) -> str:
-        """Whose doing it was, in words."""
-        if not self.is_explained:
-            return "nothing explains it"
-        causes = {
-            "the kill": self.killed,
-            "a lost lease": self.lost - self.killed,
-            "a retry" if self.retries == 1 else f"{self.retries} retries": self.retries,
-        }
-        return " and ".join(cause for cause, times in causes.items() if times)
+    def causes(self) -> Mapping[str, int]:
+        """How often which cause made an attempt come again."""
+        times = {"kill": self.killed, "lost lease": self.lost - self.killed, "retry": self.retries}
+        return {cause: n for cause, n in times.items() if n} if self.is_explained else {}
 
 
 @attrs.frozen
@@ -101,7 +95,7 @@ def audit(runs: Sequence[Run], records: Sequence[Record], *, killed_at: datetime
         keys=len(records),
         requests=sum(record["requests"] for record in records),
         effects=dict(done),
-        lost_attempts=sum(_count(step, "lost") for step in steps.values()),
+        lost_attempts=sum(_lost(step) for step in steps.values()),
         repetitions=repetitions,
         checks=tuple(_checks(runs, records, steps, repetitions)),
     )
@@ -167,25 +161,26 @@ def _done_twice(records: Iterable[Record]) -> tuple[str, ...]:
 
 
 def _repetition(record: Record, step: Step | None, killed_at: datetime | None) -> Repetition:
-    lost = [attempt for attempt in step.attempts if attempt.status == "lost"] if step else []
+    attempts = step.attempts if step is not None else ()
+    # Another one followed all but the last, because they had failed or were lost.
+    superseded = Counter(attempt.status for attempt in attempts[:-1])
     return Repetition(
         key=record["key"],
         kind=record["kind"],
         invoice=record["invoice"],
         requests=record["requests"],
         effects=record["effects"],
-        retries=_count(step, "failed"),
-        killed=sum(1 for attempt in lost if _is_killed(attempt, killed_at)),
-        lost=len(lost),
-        attempts=0 if step is None else len(step.attempts),
+        retries=superseded["failed"],
+        killed=sum(1 for attempt in attempts[:-1] if _is_killed(attempt, killed_at)),
+        lost=superseded["lost"],
+        attempts=len(attempts),
     )
 
 
 def _is_killed(attempt: Attempt, killed_at: datetime | None) -> bool:
-    claimed_at = attempt.claimed_at
+    claimed_at = attempt.claimed_at if attempt.status == "lost" else None
     return killed_at is not None and claimed_at is not None and claimed_at <= killed_at
 
 
-def _count(step: Step | None, status: str) -> int:
-    attempts = step.attempts if step is not None else ()
-    return sum(1 for attempt in attempts if attempt.status == status)
+def _lost(step: Step) -> int:
+    return sum(1 for attempt in step.attempts if attempt.status == "lost")

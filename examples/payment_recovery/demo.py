@@ -127,21 +127,19 @@ class Stage:
         arguments = ("worker", "--url", self.url, "--lease", str(LEASE), "--stop-with-input")
         async with running("host", *arguments, log=log) as child:
             self.workers.append(child.pid)
-            self.screen.say(
-                f"  Worker {number} is process {child.pid}; its leases are {LEASE:g} s."
-            )
+            self.screen.say(_entrance(number, child.pid))
             yield child
 
     async def _start(self, mesh: SquidMesh, gateway: str) -> list[str]:
         say = self.screen.say
-        say(f"Recovering failed payments in {self.directory}")
-        say(f"  The gateway answers at {gateway}. As seed {self.seed} says, it fails, is busy,")
-        say("  stalls, or charges a card and drops the connection before saying so.")
+        say(f"Recovering failed payments; everything is kept in {self.directory}")
+        say(f"  A payment gateway runs at {gateway}. Now and then it fails, is busy, stalls,")
+        say("  or charges a card and drops the connection before it has said so.")
         began = time.monotonic()
         runs = await start_recoveries(mesh, gateway, limit=self.invoices)
         took = time.monotonic() - began
         say(f"  {len(runs)} runs, one for each invoice, were started in bulk in {took:.2f} s.")
-        say('  What waits for a person is approved or rejected by this program, as actor "demo".')
+        say('  What waits for a person is decided by this program, under the name of "demo".')
         return runs
 
     async def _watch(
@@ -169,6 +167,7 @@ class Stage:
     ) -> Report:
         runs = [await mesh.inspect_run(run_id, include_history=True) for run_id in ids]
         run = most_telling(runs, desk.explanations)
+        killed_at = self.kill.at if self.kill is not None else None
         return Report(
             seconds=time.monotonic() - self.began,
             seed=self.seed,
@@ -178,19 +177,22 @@ class Stage:
             kill=self.kill,
             statuses=Counter(run.status for run in runs),
             decisions=desk.decisions,
-            audit=audit(
-                runs, await _records(gateway), killed_at=self.kill.at if self.kill else None
-            ),
+            audit=audit(runs, await _records(gateway), killed_at=killed_at),
             run=run,
             explanation=desk.explanations.get(run.id),
             graph=await mesh.graph(run.id),
         )
 
 
+def _entrance(number: int, pid: int) -> str:
+    if number == 1:
+        return f"  Worker 1 is process {pid}; half-way it will be killed."
+    return f"  Worker {number}, process {pid}, takes over; leases run out after {LEASE:g} s."
+
+
 def _note(statuses: Counter[str], decisions: Counter[str]) -> str:
-    waiting = f"{statuses['retrying']} wait to try again"
     decided = [f"{number} {decision}" for decision, number in decisions.items()]
-    return ", ".join([waiting, *decided])
+    return ", ".join([f"{statuses['retrying']} retrying", *decided])
 
 
 async def _records(gateway: str) -> list[Record]:

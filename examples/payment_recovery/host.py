@@ -14,6 +14,7 @@ as well; write your own if your steps need something opened first.
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
@@ -75,8 +76,9 @@ async def work(
     async with open_mesh(url, lease=lease) as mesh:
         worker = Worker(mesh, concurrency=concurrency)
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, worker.stop)
+        with contextlib.suppress(NotImplementedError):  # Windows knows no such handlers
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, worker.stop)
         if stop_with_input:
             _call_at_end_of_input(loop, worker.stop)
         await worker.run()

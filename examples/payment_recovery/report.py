@@ -1,7 +1,9 @@
 """What the demo shows in the end: for people as text, for programs as one JSON document."""
 
+import contextlib
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +16,7 @@ from squidmesh import Attempt, Explanation, Run, RunGraph
 from .audit import Audit, Repetition  # noqa: TID252  the package lives at two addresses
 from .screen import Screen  # noqa: TID252
 
-MOST_REPETITIONS: Final = 8
+MOST_SAMPLES: Final = 8
 
 
 @attrs.frozen(kw_only=True)
@@ -98,41 +100,52 @@ def _show_statuses(report: Report, screen: Screen) -> None:
 
 def _show_effects(report: Report, screen: Screen) -> None:
     found = report.audit
-    screen.title("What the gateway did")
-    screen.say(
-        f"  {found.requests} requests came under {found.keys} idempotency keys,"
-        f" and {len(found.repetitions)} of the keys came more than once:"
-    )
-    screen.table([[kind, str(done)] for kind, done in found.effects.items()], right=[1])
-    rows = [_row(one) for one in _samples(found.repetitions)]
-    if rows:
-        screen.table(
-            rows,
-            header=("invoice", "asked for", "requests", "done", "attempts", "because of"),
-            right=[2, 3, 4],
-        )
-    left = len(found.repetitions) - len(rows)
-    if left > 0:
-        screen.say(f"  and {left} more")
+    screen.title("What the gateway was asked for, and what it did")
+    done = ", ".join(f"{n} {kind}s" for kind, n in found.effects.items())
+    screen.say(f"  {found.requests} requests came under {found.keys} idempotency keys.")
+    screen.say(f"  It did what they asked for once each: {done}.")
+    again = Counter(_because(one.causes, counted=False) for one in found.repetitions)
+    because = ", ".join(f"{n} because of {cause}" for cause, n in again.most_common())
+    if because:
+        screen.say(f"  {len(found.repetitions)} keys came more than once:")
+        screen.say(f"  {because}. Such as:")
+        header = ("invoice", "asked for", "requests", "done", "attempts", "because of")
+        rows = [_row(one) for one in _samples(found.repetitions)]
+        screen.table(rows, header=header, right=[2, 3, 4])
+
+
+def _because(causes: Mapping[str, int], *, counted: bool) -> str:
+    if not causes:
+        return "nothing that is known"
+    plurals = {"retry": "retries", "kill": "kills", "lost lease": "lost leases"}
+    if not counted:
+        return " and ".join("the kill" if cause == "kill" else plurals[cause] for cause in causes)
+    return " and ".join(f"{n} {cause if n == 1 else plurals[cause]}" for cause, n in causes.items())
 
 
 def _samples(repetitions: Sequence[Repetition]) -> Sequence[Repetition]:
-    """Those that nothing explains first, then those of the kill."""
-    ordered = sorted(repetitions, key=lambda one: (one.is_explained, -one.killed, -one.requests))
-    return ordered[:MOST_REPETITIONS]
+    """What nothing explains, then one of each pattern of causes, those asked for most first."""
+    ordered = sorted(repetitions, key=lambda one: (one.is_explained, -one.requests))
+    patterns: dict[object, Repetition] = {}
+    for one in ordered:
+        pattern = tuple(one.causes.items()) if one.is_explained else one.key
+        patterns.setdefault(pattern, one)
+    return list(patterns.values())[:MOST_SAMPLES]
 
 
 def _row(one: Repetition) -> list[str]:
     numbers = (one.requests, one.effects, one.attempts)
-    return [one.invoice, one.kind, *map(str, numbers), one.reason]
+    return [one.invoice, one.kind, *map(str, numbers), _because(one.causes, counted=True)]
 
 
 def _show_checks(report: Report, screen: Screen) -> None:
-    screen.title("The runs' histories against the gateway's ledger")
+    screen.title("The runs' histories, compared with the gateway's ledger")
     for check in report.audit.checks:
         screen.say(f"  {'yes' if check.holds else 'NO '}  {check.promise}")
-        for exception in check.exceptions[:MOST_REPETITIONS]:
+        for exception in check.exceptions[:MOST_SAMPLES]:
             screen.say(f"         but {exception}")
+    if report.audit.is_clean:
+        screen.say("  Nothing was lost, and nothing was done twice.")
 
 
 def _show_history(report: Report, screen: Screen) -> None:
@@ -145,13 +158,13 @@ def _show_history(report: Report, screen: Screen) -> None:
 def history(run: Run, workers: Sequence[int]) -> Iterator[list[str]]:
     """What happened to the run, in order: when, at which step, what, and who did it."""
     told: list[tuple[datetime, list[str]]] = []
-    for attempt in run.attempts or ():
-        at = attempt.claimed_at or attempt.scheduled_at
-        told.append((at, [_name(attempt), _fate(attempt), _worker(attempt, workers)]))
     for event in run.audit_events or ():
         said = event.type.replace("_", " ")
         comment = f', "{event.comment}"' if event.comment else ""
         told.append((event.at, [event.step or "", f"{said}{comment}", str(event.actor or "")]))
+    for attempt in run.attempts or ():
+        at = attempt.claimed_at or attempt.scheduled_at
+        told.append((at, [_name(attempt), _fate(attempt), _holder(attempt, workers)]))
     for at, words in sorted(told, key=lambda one: one[0]):
         yield [f"{(at - run.started_at).total_seconds():.2f} s", *words]
 
@@ -164,14 +177,20 @@ def _fate(attempt: Attempt) -> str:
     if attempt.status == "lost":
         return "lost with its worker"
     if attempt.error is not None:
-        return f"{attempt.status}: {str(attempt.error['message']).splitlines()[0]}"
+        return f"{attempt.status}: {_reason(attempt.error)}"
     if attempt.ended_at is None or attempt.claimed_at is None:
         return attempt.status
     took = (attempt.ended_at - attempt.claimed_at).total_seconds()
     return f"{attempt.status} in {took * 1000:.0f} ms"
 
 
-def _worker(attempt: Attempt, workers: Sequence[int]) -> str:
+def _reason(error: Mapping[str, object]) -> str:
+    """The first line of the message; an exception that has none is known by its type."""
+    message = str(error["message"]).strip() or str(error["type"])
+    return message.splitlines()[0]
+
+
+def _holder(attempt: Attempt, workers: Sequence[int]) -> str:
     """Which of the demo's workers held the attempt: its name holds the process's id."""
     for number, pid in enumerate(workers, start=1):
         if attempt.owner is not None and f"-{pid}-" in attempt.owner:
@@ -191,7 +210,7 @@ def _show_explanation(report: Report, screen: Screen) -> None:
 
 
 def _show_graph(report: Report, screen: Screen) -> None:
-    screen.title("Its graph")
+    screen.title("Its graph; ==> is the way that it went")
     screen.table(list(graph_lines(report.graph)))
 
 
@@ -199,21 +218,19 @@ def graph_lines(graph: RunGraph) -> Iterator[list[str]]:
     """The graph as rows: each step, and under it the ways out of it."""
     for node in graph.nodes:
         kind = "" if node.kind == "action" else f" ({node.kind})"
-        yield [f"{node.id}{kind}", node.status, ""]
+        yield [f"{node.id}{kind}", node.status]
         for edge in graph.edges:
             if edge.source == node.id:
                 arrow = "==>" if edge.status == "selected" else "-->"
-                yield [f"  {arrow} {edge.target}", edge.status, _condition(edge.on, edge.condition)]
+                yield [f"  {arrow} {edge.target}", f"  on {edge.on}{_condition(edge.condition)}"]
 
 
-def _condition(on: str | None, condition: Mapping[str, Any] | None) -> str:
+def _condition(condition: Mapping[str, Any] | None) -> str:
     if condition is None:
-        return f"on {on}"
-    where = ".".join(condition["path"])
-    asked = " ".join(
-        f"{name.replace('_', ' ')} {value}" for name, value in condition.items() if name != "path"
-    )
-    return f"on {on}, when {where} {asked}"
+        return ""
+    signs = {"equals": "=", "greater_than": ">", "less_than": "<"}
+    asked = [f"{signs[name]} {value}" for name, value in condition.items() if name in signs]
+    return " ".join([", if", ".".join(condition["path"]), *asked])
 
 
 def _show_next(report: Report, screen: Screen) -> None:
@@ -237,7 +254,9 @@ def _command() -> str:
     if shutil.which("squidmesh") is not None:
         return "squidmesh"
     beside = Path(sys.executable).with_name("squidmesh")
-    return str(beside) if beside.exists() else f"{sys.executable} -m squidmesh"
+    with contextlib.suppress(ValueError):
+        beside = beside.relative_to(Path.cwd())
+    return str(beside)
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -261,7 +280,7 @@ def as_json(report: Report) -> dict[str, Any]:
             "effects": dict(found.effects),
             "lost_attempts": found.lost_attempts,
             "repeated": [
-                {**attrs.asdict(one), "reason": one.reason, "explained": one.is_explained}
+                {**attrs.asdict(one), "causes": dict(one.causes), "explained": one.is_explained}
                 for one in found.repetitions
             ],
         },

@@ -58,7 +58,7 @@ class Plain(Screen):
             nonlocal said_at
             if time.monotonic() - said_at >= _EVERY:
                 said_at = time.monotonic()
-                self.say(f"  {done:>4} of {total} runs have ended  {note}")
+                self.say(f"  {done:>4} of {total} have ended; {note}")
 
         yield show
 
@@ -101,9 +101,9 @@ class Rich(Screen):
 
         with parts.Progress(
             parts.TextColumn("  "),
-            parts.BarColumn(bar_width=40),
+            parts.BarColumn(bar_width=24),
             parts.MofNCompleteColumn(),
-            parts.TextColumn("runs have ended  {task.fields[note]}", style="dim"),
+            parts.TextColumn("ended  {task.fields[note]}", style="dim"),
             console=self._console,
         ) as bar:
             task = bar.add_task("runs", total=total, note="")

@@ -4,18 +4,19 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from squidmesh.cli.control import approve, cancel, reject, replay, resume
 from squidmesh.cli.demo import demo
-from squidmesh.cli.graph import graph
 from squidmesh.cli.explain import explain
+from squidmesh.cli.failures import Exit
+from squidmesh.cli.graph import graph
 from squidmesh.cli.listing import list_
 from squidmesh.cli.migrate import migrate
 from squidmesh.cli.options import answer_options, app_option, url_option
-from squidmesh.cli.problems import Complaint, Exit, complaint_of, complaint_of_usage
+from squidmesh.cli.problems import Complaint, complaint_of, complaint_of_usage
 from squidmesh.cli.settings import Settings, speak_any_language
 from squidmesh.cli.show import show
 from squidmesh.cli.terminal import Terminal
@@ -24,7 +25,16 @@ from squidmesh.cli.worker import worker
 from squidmesh.errors import SquidMeshError
 
 
-class CommandLine(click.Group):
+class Ordered(click.Group):
+    """A group that lists its commands in the order in which one meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, as they were added."""
+        del ctx
+        return list(self.commands)
+
+
+class CommandLine(Ordered):
     """A group that turns errors into one line, and into the exit status that they mean."""
 
     def main(
@@ -33,10 +43,11 @@ class CommandLine(click.Group):
         prog_name: str | None = None,
         complete_var: str | None = None,
         standalone_mode: bool = True,  # noqa: FBT001, FBT002  click's own signature
-        windows_expand_args: bool = True,  # noqa: FBT001, FBT002
         **extra: Any,  # noqa: ANN401
-    ) -> NoReturn:
+    ) -> Any:  # noqa: ANN401
         """Run a command and leave the process with its exit status."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         given = tuple(sys.argv[1:] if args is None else args)
         settings = Settings(arguments=given, json="--json" in given)
         status: object = Exit.OK
@@ -46,12 +57,11 @@ class CommandLine(click.Group):
                 prog_name=prog_name or "squidmesh",
                 complete_var=complete_var,
                 standalone_mode=False,
-                windows_expand_args=windows_expand_args,
                 obj=settings,
                 **extra,
             )
         except SquidMeshError as problem:
-            status = _complain(settings, complaint_of(problem))
+            status = _complain(settings, complaint_of(problem, settings))
         except click.exceptions.NoArgsIsHelpError as problem:
             problem.show()
             status = Exit.USAGE
@@ -75,13 +85,29 @@ def _complain(settings: Settings, complaint: Complaint) -> Exit:
     return complaint.exit_code
 
 
+def _say_version(context: click.Context) -> None:
+    try:
+        version = importlib.metadata.version("squidmesh")
+    except importlib.metadata.PackageNotFoundError:
+        version = "(not installed)"
+    click.echo(f"squidmesh {version}")
+    context.exit()
+
+
 @click.group(
     cls=CommandLine,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit status: 0 done, 1 failed, 2 misunderstood, 3 not found, 4 refused as unsafe or in "
     "conflict, 5 tables missing, 6 the watched run failed, 7 still waiting at --timeout.",
 )
-@click.version_option(importlib.metadata.version("squidmesh"), prog_name="squidmesh")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, _, wanted: _say_version(context) if wanted else None,
+    help="Say the version and leave.",
+)
 @url_option
 @app_option
 @answer_options
@@ -89,7 +115,11 @@ def cli() -> None:
     """Durable workflows inside your application: work on runs, ask about them, decide them."""
 
 
-@cli.group()
+for command in (demo, worker, migrate):
+    cli.add_command(command)
+
+
+@cli.group(cls=Ordered)
 def runs() -> None:
     """Ask about runs, and decide what happens to them.
 
@@ -99,11 +129,9 @@ def runs() -> None:
 
 for command in (list_, show, explain, graph, watch, approve, reject, resume, cancel, replay):
     runs.add_command(command)
-for command in (demo, worker, migrate):
-    cli.add_command(command)
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Be the command `squidmesh`."""
     speak_any_language()
     cli.main(prog_name="squidmesh")

@@ -1,7 +1,7 @@
 """`squidmesh runs approve|reject|resume|cancel|replay`: deciding what happens to a run."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
 import click
@@ -12,6 +12,7 @@ from squidmesh.cli.finding import find_run
 from squidmesh.cli.layout import Line, words
 from squidmesh.cli.opening import ask
 from squidmesh.cli.options import PAIR, app_option, run_argument, store_options
+from squidmesh.cli.pictures import OVER
 from squidmesh.cli.settings import Settings, actor_or_user
 from squidmesh.cli.styles import bold, dim, marked
 
@@ -54,75 +55,75 @@ def commenting(command: Decorated) -> Decorated:
     return comment(metadata(command))
 
 
-def _decide(settings: Settings, run: str, said: Said, control: Control, *, code: bool = False) -> Run:
-    terminal = settings.terminal
-
+def _decide(
+    settings: Settings, run: str, said: Said, control: Control, *, code: bool = False
+) -> Run:
     async def question(mesh: SquidMesh) -> Run:
-        return await control(mesh, await find_run(mesh, run, terminal), said)
+        return await control(mesh, await find_run(mesh, run, settings), said)
 
     return ask(settings, question, with_code=code)
 
 
-def _answer(settings: Settings, run: Run, done: Line, then: str) -> None:
+def _answer(settings: Settings, run: Run, done: Line) -> None:
     terminal = settings.terminal
     if terminal.json:
         terminal.document(run_document(run))
         return
     place = f" at {run.current_step}" if run.current_step else ""
     terminal.show((*done, *words("  ", *marked(run.status), place)))
-    terminal.show(words(dim("Next  "), then))
+    then = "show" if run.status in OVER else "watch"
+    terminal.show(words(dim("Next  "), settings.command("runs", then, run.id)))
 
 
-def _reviewed(
-    settings: Settings,
-    run: str,
-    said: Said,
-    control: Control,
-    done: str,
-) -> None:
-    found = _decide(settings, run, said, control)
+def _answer_about(settings: Settings, run: Run, done: str, said: Said) -> None:
     by = f" by {said.actor}" if said.actor else ""
-    line = words(bold(f"{done}{by}"), "  ·  ", f"{found.workflow} {found.id}")
-    _answer(settings, found, line, settings.command("runs", "watch", found.id))
+    line = words(bold(f"{done}{by}"), "  ·  ", f"{run.workflow} {run.id}")
+    _answer(settings, run, line)
 
 
-@click.command()
-@acting
-@commenting
-@click.pass_obj
-def approve(settings: Settings, run: str, **given: Any) -> None:
-    """Decide an open approval with yes."""
+def _review(name: str, description: str, done: str, control: Control) -> click.Command:
+    """A command that ends a manual step; the three of them differ in nothing else."""
 
-    async def control(mesh: SquidMesh, run_id: str, said: Said) -> Run:
-        return await mesh.approve_run(run_id, **attrs.asdict(said))
+    @click.command(name, help=description)
+    @acting
+    @commenting
+    @click.pass_obj
+    def command(
+        settings: Settings,
+        /,
+        *,
+        run: str,
+        actor: str | None,
+        comment: str | None,
+        metadata: Sequence[tuple[str, str]],
+        idempotency_key: str | None,
+    ) -> None:
+        said = Said(actor_or_user(actor), comment, dict(metadata) or None, idempotency_key)
+        _answer_about(settings, _decide(settings, run, said, control), done, said)
 
-    _reviewed(settings, run, _said(**given), control, "Approved")
-
-
-@click.command()
-@acting
-@commenting
-@click.pass_obj
-def reject(settings: Settings, run: str, **given: Any) -> None:
-    """Decide an open approval with no; the run takes the approval's error route."""
-
-    async def control(mesh: SquidMesh, run_id: str, said: Said) -> Run:
-        return await mesh.reject_run(run_id, **attrs.asdict(said))
-
-    _reviewed(settings, run, _said(**given), control, "Rejected")
+    return command
 
 
-@click.command()
-@acting
-@commenting
-@click.pass_obj
-def resume(settings: Settings, run: str, **given: Any) -> None:
-    """End an open pause; the run goes on."""
+def _approved(mesh: SquidMesh, run_id: str, said: Said) -> Awaitable[Run]:
+    return mesh.approve_run(run_id, **attrs.asdict(said))
 
-    async def control(mesh: SquidMesh, run_id: str, said: Said) -> Run:
-        return await mesh.resume_run(run_id, **attrs.asdict(said))
 
-    _reviewed(settings, run, _said(**given), control, "Resumed")
+def _rejected(mesh: SquidMesh, run_id: str, said: Said) -> Awaitable[Run]:
+    return mesh.reject_run(run_id, **attrs.asdict(said))
+
+
+def _resumed(mesh: SquidMesh, run_id: str, said: Said) -> Awaitable[Run]:
+    return mesh.resume_run(run_id, **attrs.asdict(said))
+
+
+approve: Final = _review("approve", "Decide an open approval with yes.", "Approved", _approved)
+reject: Final = _review(
+    "reject",
+    "Decide an open approval with no; its error route is taken.",
+    "Rejected",
+    _rejected,
+)
+resume: Final = _review("resume", "End an open pause; the run goes on.", "Resumed", _resumed)
 
 
 @click.command()
@@ -131,12 +132,13 @@ def resume(settings: Settings, run: str, **given: Any) -> None:
 @click.pass_obj
 def cancel(
     settings: Settings,
+    *,
     run: str,
     actor: str | None,
     idempotency_key: str | None,
     reason: str | None,
 ) -> None:
-    """Stop a run: at once if no step runs, else when the step that runs has ended."""
+    """Stop a run: at once, or when the step that runs has ended."""
 
     async def control(mesh: SquidMesh, run_id: str, said: Said) -> Run:
         return await mesh.cancel_run(
@@ -144,7 +146,7 @@ def cancel(
         )
 
     said = Said(actor_or_user(actor), reason, None, idempotency_key)
-    _reviewed(settings, run, said, control, "Asked to stop")
+    _answer_about(settings, _decide(settings, run, said, control), "Asked to stop", said)
 
 
 @click.command()
@@ -160,15 +162,15 @@ def cancel(
 @click.pass_obj
 def replay(
     settings: Settings,
+    *,
     run: str,
     actor: str | None,
     idempotency_key: str | None,
     comment: str | None,
-    *,
     allow_irreversible: bool,
     from_step: str | None,
 ) -> None:
-    """Start a new run with the payload of an old one, under today's code."""
+    """Start a new run with the payload of an old one."""
 
     async def control(mesh: SquidMesh, run_id: str, said: Said) -> Run:
         return await mesh.replay_run(
@@ -184,14 +186,4 @@ def replay(
     found = _decide(settings, run, said, control, code=True)
     source = f"from {found.replayed_from}" if found.replayed_from else ""
     line = words(bold("Started again"), "  ·  ", f"{found.workflow} {found.id} ", dim(source))
-    _answer(settings, found, line, settings.command("runs", "watch", found.id))
-
-
-def _said(
-    *,
-    actor: str | None,
-    comment: str | None,
-    metadata: Sequence[tuple[str, str]],
-    idempotency_key: str | None,
-) -> Said:
-    return Said(actor_or_user(actor), comment, dict(metadata) or None, idempotency_key)
+    _answer(settings, found, line)

@@ -11,16 +11,17 @@ from typing import Final
 import click
 
 import squidmesh
+from squidmesh.cli.failures import CommandError, Exit
 from squidmesh.cli.options import answer_options
-from squidmesh.cli.problems import CommandError, Exit
 from squidmesh.cli.settings import Settings
 
 EXAMPLE: Final = "examples.payment_recovery.demo"
+EXAMPLE_FILE: Final = Path("examples", "payment_recovery", "demo.py")
 INVOICES: Final = 300
 FEW_INVOICES: Final = 40
 
 
-@click.command()
+@click.command(short_help="Chase failed payments, with a worker killed half-way.")
 @click.option("--fast", is_flag=True, help=f"Only {FEW_INVOICES} invoices.")
 @click.option("--invoices", type=click.IntRange(1), help=f"How many.  [default: {INVOICES}]")
 @click.option("--seed", type=int, default=7, show_default=True, help="What chance begins with.")
@@ -49,26 +50,27 @@ def demo(
 
 
 def find_demo() -> Callable[..., int]:
-    """Return the example's entry: the one beside a checkout, else the one shipped in the wheel.
+    """Return the example's entry: the one shipped in the package, else the one of a checkout.
 
     Raises:
         CommandError: Neither is there.
     """
     checkout = Path(squidmesh.__file__).resolve().parent.parent
-    for name, folder in ((EXAMPLE, checkout), (f"squidmesh.{EXAMPLE}", None)):
-        if folder is not None and not folder.joinpath(*name.split(".")).with_suffix(".py").exists():
-            continue
-        if folder is not None and str(folder) not in sys.path:
-            sys.path.insert(0, str(folder))
-        if folder is not None or _is_importable(name):
-            entry: Callable[..., int] = importlib.import_module(name).main
-            return entry
-    raise CommandError(
-        "The example is not part of this installation.",
-        code="no_example",
-        exit_code=Exit.NOT_FOUND,
-        advice="squidmesh --help",
-    )
+    if _is_importable(f"squidmesh.{EXAMPLE}"):
+        name = f"squidmesh.{EXAMPLE}"
+    elif (checkout / "pyproject.toml").exists() and (checkout / EXAMPLE_FILE).exists():
+        # Whatever else is called `examples` on this machine comes later.
+        sys.path.insert(0, str(checkout))
+        name = EXAMPLE
+    else:
+        raise CommandError(
+            "The example is not part of this installation.",
+            code="no_example",
+            exit_code=Exit.NOT_FOUND,
+            advice="squidmesh --help",
+        )
+    entry: Callable[..., int] = importlib.import_module(name).main
+    return entry
 
 
 def _is_importable(name: str) -> bool:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -106,7 +107,7 @@ class LiveScreen:
         """How many lines fit."""
         return self._console.size.height
 
-    def __enter__(self) -> "LiveScreen":
+    def __enter__(self) -> Self:
         self._live.start()
         return self
 
@@ -117,5 +118,7 @@ class LiveScreen:
         """Show *blocks*, with a bar of how much is done below the first of them."""
         first, *rest = [renderable(block) for block in blocks]
         bar = RichTable.grid(padding=(0, 1, 0, 0))
-        bar.add_row(ProgressBar(total=max(total, 1), completed=done, width=24), f"{done} of {total}")
+        bar.add_row(
+            ProgressBar(total=max(total, 1), completed=done, width=24), f"{done} of {total}"
+        )
         self._live.update(Group(first, bar, *rest), refresh=True)

@@ -37,8 +37,9 @@ _HEADLINES: Final = {
 """Where the reason's own words would not do for somebody who has not seen them before."""
 
 _SAID_ELSEWHERE: Final = frozenset(
-    {"replay", "approval_targets", "resume_target", "paused_at", "ended_at", "visible_at"}
+    {"replay", "approval_targets", "resume_target", "ended_at", "visible_at", "waiting"}
 )
+_OF_WAITING: Final = frozenset({"step", "needs", "waiting_on", "dependency_statuses"})
 
 
 @click.command()
@@ -51,7 +52,7 @@ def explain(settings: Settings, run: str, step: str | None) -> None:
     terminal = settings.terminal
 
     async def question(mesh: SquidMesh) -> tuple[str, Explanation]:
-        run_id = await find_run(mesh, run, terminal)
+        run_id = await find_run(mesh, run, settings)
         return run_id, await mesh.explain_run(run_id, step=step)
 
     run_id, explanation = ask(settings, question)
@@ -113,23 +114,27 @@ def next_rows(
     settings: Settings, run_id: str, explanation: Explanation
 ) -> Iterator[tuple[str, Line]]:
     """The commands that may be given now, each once, and where they lead."""
-    found: dict[str, Line] = {}
+    notes: dict[str, str] = {}
     for action in explanation.next_actions:
         command = command_for(settings, action, run_id, explanation)
-        note = _leads_to(action, explanation)
-        found.setdefault(command, words(bold(command), *((dim(f"  {note}"),) if note else ())))
-    yield from _labelled("Next", iter(found.values()))
+        notes.setdefault(command, _leads_to(action, explanation))
+    columns = max((len(command) for command in notes), default=0)
+    lines = (
+        words(bold(command.ljust(columns)), dim(f"  # {note}" if note else ""))
+        for command, note in notes.items()
+    )
+    yield from _labelled("Next", lines)
 
 
 def _leads_to(action: NextAction, explanation: Explanation) -> str:
     details = explanation.details
     targets = details.get("approval_targets")
     if action.name == "approve_run" and isinstance(targets, Mapping):
-        return f"→ {_place(targets.get('ok'))}"
+        return f"then {_place(targets.get('ok'))}"
     if action.name == "reject_run" and isinstance(targets, Mapping):
-        return f"→ {_place(targets.get('error'))}"
+        return f"then {_place(targets.get('error'))}"
     if action.name == "resume_run" and details.get("resume_target"):
-        return f"→ {_place(details['resume_target'])}"
+        return f"then {_place(details['resume_target'])}"
     return {
         "recover": "any worker takes it up again",
         "deploy_workflow": "a worker that knows this workflow",
@@ -143,29 +148,32 @@ def _place(target: object) -> str:
 
 
 def _facts(explanation: Explanation) -> Iterator[str]:
-    for key, value in explanation.details.items():
-        if key not in _SAID_ELSEWHERE and value not in (None, [], {}):
+    details = explanation.details
+    waiting = details.get("waiting")
+    known = _SAID_ELSEWHERE | (_OF_WAITING if waiting else frozenset())
+    for key, value in details.items():
+        if key not in known and value not in (None, [], {}):
             yield f"{key.replace('_', ' ')}: {told(value)}"
-    for name in ("step", "attempt"):
-        evidence = explanation.evidence.get(name)
-        if isinstance(evidence, Mapping):
-            yield from _counts(name, evidence, explanation.details)
+    for item in waiting if isinstance(waiting, list) else ():
+        if isinstance(item, Mapping):
+            yield _waits(item)
+    step = explanation.evidence.get("step")
+    for key in ("failures", "deliveries", "deferrals"):
+        if isinstance(step, Mapping) and step.get(key) and key not in details:
+            yield f"{key} of the step: {step[key]}"
     run = explanation.evidence.get("run")
     if isinstance(run, Mapping):
-        yield f"run started: {told(run.get('started_at'))}; revision {run.get('revision')}"
+        yield f"run started: {told(run.get('started_at'))}, revision {run.get('revision')}"
 
 
-def _counts(
-    name: str, evidence: Mapping[str, object], known: Mapping[str, object]
-) -> Iterator[str]:
-    """What evidence adds: how the step or its attempt stands, and what was counted."""
-    if name == "attempt":
-        number = f"{name} {evidence.get('number')}"
-        yield f"{number}: {evidence.get('status')}"
-        return
-    for key in ("failures", "deliveries", "deferrals"):
-        if evidence.get(key) and key not in known:
-            yield f"{key} of the step: {evidence[key]}"
+def _waits(item: Mapping[str, object]) -> str:
+    """What a step waits for, and where each of that stands."""
+    statuses = item.get("dependency_statuses")
+    stand = statuses if isinstance(statuses, Mapping) else {}
+    names = item.get("waiting_on")
+    on = [f"{name} ({stand.get(name)})" for name in names] if isinstance(names, list) else []
+    needs = "one of " if item.get("needs") == "any" and len(on) > 1 else ""
+    return f"{item.get('step')} waits for {needs}{', '.join(on)}"
 
 
 def _unsafe(settings: Settings, run_id: str, explanation: Explanation) -> Iterator[Line]:

@@ -13,7 +13,8 @@ from typing import Final
 import attrs
 
 from squidmesh import InvalidRunIdError, SquidMesh
-from squidmesh.cli.problems import CommandError, Exit
+from squidmesh.cli.failures import CommandError, Exit
+from squidmesh.cli.settings import Settings
 from squidmesh.cli.terminal import Terminal
 
 LAST: Final = "last"
@@ -35,13 +36,18 @@ class _Found:
     is_all: bool
 
 
-async def find_run(mesh: SquidMesh, given: str, terminal: Terminal) -> str:
-    """Return the whole id of the run that *given* stands for.
+async def find_run(mesh: SquidMesh, given: str, settings: Settings) -> str:
+    """Return the whole id of the run that *given* stands for, and note it in the settings.
 
     Raises:
         CommandError: No run, several runs, or perhaps several begin like that.
         InvalidRunIdError: It is no beginning of an id.
     """
+    settings.run_id = await _found(mesh, given, settings.terminal)
+    return settings.run_id
+
+
+async def _found(mesh: SquidMesh, given: str, terminal: Terminal) -> str:
     if given == LAST:
         return await _last(mesh)
     digits = given.replace("-", "").lower()
@@ -55,7 +61,6 @@ async def find_run(mesh: SquidMesh, given: str, terminal: Terminal) -> str:
             "or more.",
             code="invalid_run_id",
             exit_code=Exit.USAGE,
-            advice="squidmesh runs list",
             details={"run_id": given},
         )
     return await _beginning_with(mesh, digits, given, terminal)
@@ -102,7 +107,9 @@ def _window(digits: str) -> tuple[datetime, datetime] | None:
     """The time at which an id of version 7 that begins like this was made."""
     try:
         first, last = (
-            datetime.fromtimestamp(int(digits[:_DIGITS_OF_TIME].ljust(_DIGITS_OF_TIME, fill), 16) / 1000, UTC)
+            datetime.fromtimestamp(
+                int(digits[:_DIGITS_OF_TIME].ljust(_DIGITS_OF_TIME, fill), 16) / 1000, UTC
+            )
             for fill in "0f"
         )
         return first - _CLOCKS_DIFFER, last + _CLOCKS_DIFFER
@@ -137,7 +144,6 @@ def _not_found(given: str, found: _Found) -> CommandError:
         f"No run begins with {given}{among}.",
         code="run_not_found",
         exit_code=Exit.NOT_FOUND,
-        advice="squidmesh runs list",
         details={"run_id": given},
     )
 
@@ -154,6 +160,5 @@ def _ambiguous(given: str, found: _Found) -> CommandError:
         several,
         code="ambiguous_run_id",
         exit_code=Exit.USAGE,
-        advice="squidmesh runs list",
         details={"run_id": given, "candidates": list(shown)},
     )

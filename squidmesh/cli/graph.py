@@ -28,7 +28,7 @@ def graph(settings: Settings, run: str, form: str) -> None:
     terminal = settings.terminal
 
     async def question(mesh: SquidMesh) -> tuple[Run, RunGraph]:
-        run_id = await find_run(mesh, run, terminal)
+        run_id = await find_run(mesh, run, settings)
         # One after the other: a picture that is one commit older than its steps does no harm.
         return await mesh.inspect_run(run_id, include_history=True), await mesh.graph(run_id)
 

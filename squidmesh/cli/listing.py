@@ -35,6 +35,7 @@ from squidmesh.cli.styles import dim, marked
 @click.pass_obj
 def list_(
     settings: Settings,
+    *,
     workflow: str | None,
     status: Sequence[str],
     tags: Sequence[tuple[str, str]],
@@ -74,7 +75,15 @@ def list_(
 
 def _table(runs: Sequence[Run], at: datetime) -> Table:
     with_tags = any(run.tags for run in runs)
-    head = ("run", "workflow", "status", "step", "started", "took", *(("tags",) if with_tags else ()))
+    head = (
+        "run",
+        "workflow",
+        "status",
+        "step",
+        "started",
+        "took",
+        *(("tags",) if with_tags else ()),
+    )
     return Table(head, tuple(_row(run, at, with_tags=with_tags) for run in runs))
 
 

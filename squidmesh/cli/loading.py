@@ -7,17 +7,18 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias, TypeGuard
 
 from squidmesh import SquidMeshError, Workflow, WorkflowDefinition
-from squidmesh.cli.problems import CommandError, Exit
+from squidmesh.cli.failures import CommandError, Exit
+from squidmesh.cli.settings import Settings
 
-DEFAULT_ATTRIBUTE = "workflows"
-AnyWorkflow: TypeAlias = type[Workflow] | WorkflowDefinition
+DEFAULT_ATTRIBUTE: Final = "workflows"
+AnyWorkflow: TypeAlias = type[Workflow[Any]] | WorkflowDefinition
 
 
-def workflows_at(app: str) -> tuple[AnyWorkflow, ...]:
-    """Import and return the workflows at *app*: one, a sequence of them, or a module of them.
+def workflows_at(settings: Settings) -> tuple[AnyWorkflow, ...]:
+    """Import and return the workflows of `--app`: one, a sequence of them, or a module of them.
 
     Without an attribute, the one named `workflows` is taken.
 
@@ -25,67 +26,68 @@ def workflows_at(app: str) -> tuple[AnyWorkflow, ...]:
         CommandError: There is no such module or attribute, or it holds no workflow.
         DefinitionError: A workflow there cannot work; lists its problems.
     """
-    module_name, _, attribute = app.partition(":")
+    name, _, attribute = settings.app_path.partition(":")
+    attribute = attribute or DEFAULT_ATTRIBUTE
+    if not all(part.isidentifier() for path in (name, attribute) for part in path.split(".")):
+        raise _wrong(
+            settings,
+            "--app is written MODULE:WORKFLOWS, such as shop:workflows.",
+            code="app_format",
+        )
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    module = _imported(module_name, app)
-    found = _attribute(module, attribute or DEFAULT_ATTRIBUTE, app)
+    module = _imported(name, settings)
+    found = _attribute(module, attribute, settings)
     workflows = _workflows_in(found)
-    if not workflows or not all(_is_workflow(workflow) for workflow in workflows):
+    strangers = [item for item in workflows if not _is_workflow(item)]
+    if strangers or not workflows:
         raise _wrong(
-            app,
-            f"{attribute or DEFAULT_ATTRIBUTE} of {module_name} is no workflow class and no "
-            f"sequence of them, but {_described(found, workflows)}.",
+            settings,
+            f"{name}:{attribute} is neither a workflow class nor a sequence of them: "
+            f"{_described(strangers[0] if strangers else found, among=bool(strangers))}.",
             code="app_not_a_workflow",
         )
-    return tuple(workflows)
+    return tuple(workflow for workflow in workflows if _is_workflow(workflow))
 
 
-def _imported(name: str, app: str) -> ModuleType:
+def _imported(name: str, settings: Settings) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as problem:
         if problem.name is not None and f"{name}.".startswith(f"{problem.name}."):
             raise _wrong(
-                app,
+                settings,
                 f"There is no module {problem.name}, neither installed nor in the current folder.",
                 code="app_module_not_found",
             ) from None
-        raise _broken(app, name, problem) from problem
-    except ValueError as problem:
-        if not name.strip(".") or name.startswith("."):
-            raise _wrong(
-                app, "--app is written MODULE:WORKFLOWS, such as shop:workflows.", code="app_format"
-            ) from None
-        raise _broken(app, name, problem) from problem
+        raise _broken(settings, name, problem) from problem
     except SquidMeshError:
         raise
     except Exception as problem:
         # Whatever somebody's module does when it is imported is theirs to repair.
-        raise _broken(app, name, problem) from problem
+        raise _broken(settings, name, problem) from problem
 
 
-def _attribute(module: ModuleType, path: str, app: str) -> object:
+def _attribute(module: ModuleType, path: str, settings: Settings) -> object:
     found: object = module
     for part in path.split("."):
         if not hasattr(found, part):
-            candidates = sorted(
-                name for name, value in vars(module).items() if _is_workflow(value)
-            )
-            hint = f" Workflows there: {', '.join(candidates)}." if candidates else ""
+            names = sorted(name for name, value in vars(module).items() if _is_workflow(value))
+            hint = f" Workflows there: {', '.join(names)}." if names else ""
             raise _wrong(
-                app,
+                settings,
                 f"The module {module.__name__} has no {path}.{hint}",
                 code="app_attribute_not_found",
+                suggestion=f"{module.__name__}:{names[0]}" if names else None,
             )
         found = getattr(found, part)
     return found
 
 
-def _workflows_in(found: object) -> tuple[AnyWorkflow, ...]:
+def _workflows_in(found: object) -> tuple[object, ...]:
     if _is_workflow(found):
-        return (found,)  # type: ignore[return-value]  # _is_workflow has looked
+        return (found,)
     if isinstance(found, ModuleType):
         return tuple(
             value
@@ -97,41 +99,43 @@ def _workflows_in(found: object) -> tuple[AnyWorkflow, ...]:
     return ()
 
 
-def _is_workflow(value: object) -> bool:
+def _is_workflow(value: object) -> TypeGuard[AnyWorkflow]:
     if isinstance(value, WorkflowDefinition):
         return True
     is_class = inspect.isclass(value) and issubclass(value, Workflow)
     return is_class and isinstance(getattr(value, "definition", None), WorkflowDefinition)
 
 
-def _described(found: object, workflows: Iterable[object]) -> str:
-    stranger = next((item for item in workflows if not _is_workflow(item)), found)
-    name = stranger.__name__ if inspect.isclass(stranger) else f"of type {type(stranger).__name__}"
-    holds = "" if stranger is found else "holds "
-    return f"{holds}{name}"
+def _described(stranger: object, *, among: bool) -> str:
+    is_class = inspect.isclass(stranger)
+    kind = "the class" if is_class else "of type"
+    name = getattr(stranger, "__name__", "") if is_class else type(stranger).__name__
+    return f"{'one in it' if among else 'it'} is {kind} {name}"
 
 
-def _wrong(app: str, message: str, *, code: str) -> CommandError:
+def _wrong(
+    settings: Settings, message: str, *, code: str, suggestion: str | None = None
+) -> CommandError:
+    again = settings.typed(without=("--app",))
     return CommandError(
         message,
         code=code,
         exit_code=Exit.USAGE,
-        advice="squidmesh worker --app MODULE:WORKFLOWS",
-        details={"app": app},
+        advice=f"{again} --app {suggestion or 'MODULE:WORKFLOWS'}",
+        details={"app": settings.app},
     )
 
 
-def _broken(app: str, name: str, problem: Exception) -> CommandError:
+def _broken(settings: Settings, name: str, problem: Exception) -> CommandError:
     frames = traceback.extract_tb(problem.__traceback__)
-    last = frames[-1] if frames else None
-    where = f" ({Path(last.filename).name}, line {last.lineno})" if last is not None else ""
+    place = (frames[-1].filename, frames[-1].lineno) if frames else None
     if isinstance(problem, SyntaxError) and problem.filename:
-        where = f" ({Path(problem.filename).name}, line {problem.lineno})"
-    said = f"{type(problem).__name__}: {problem}"
+        place = (problem.filename, problem.lineno)
+    where = f" ({Path(place[0]).name}, line {place[1]})" if place is not None else ""
     return CommandError(
-        f"The module {name} cannot be imported: {said}{where}.",
+        f"The module {name} cannot be imported: {type(problem).__name__}: {problem}{where}.",
         code="app_import_failed",
         exit_code=Exit.FAILED,
         advice=f"python -c 'import {name}'",
-        details={"app": app, "type": type(problem).__name__},
+        details={"app": settings.app, "type": type(problem).__name__},
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from squidmesh import SquidMesh
+from squidmesh.cli.failures import CommandError, Exit
 from squidmesh.cli.loading import workflows_at
-from squidmesh.cli.problems import CommandError, Exit
 from squidmesh.cli.settings import Settings
 from squidmesh.opening import check_url, path_of
 
@@ -30,7 +30,7 @@ def ask(
         SquidMeshError: Whatever the question raises.
     """
     check_is_there(settings)
-    workflows = workflows_at(settings.app_path) if with_code else ()
+    workflows = workflows_at(settings) if with_code else ()
 
     async def asked() -> Answer:
         async with SquidMesh.open(settings.store_url, workflows=workflows) as mesh:

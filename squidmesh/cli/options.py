@@ -28,7 +28,7 @@ class DurationType(click.ParamType[timedelta]):
     name = "duration"
 
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> timedelta:
         """Read a duration."""
         if isinstance(value, timedelta):
@@ -45,7 +45,7 @@ class MomentType(click.ParamType[datetime]):
     name = "time"
 
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> datetime:
         """Read a moment."""
         if isinstance(value, datetime):
@@ -71,11 +71,12 @@ class PairType(click.ParamType[tuple[str, str]]):
     name = "key=value"
 
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, str]:
         """Cut the text at its first equals sign."""
         if isinstance(value, tuple):
-            return value
+            key, found = value
+            return str(key), str(found)
         key, equals, found = str(value).partition("=")
         if not key or not equals:
             self.fail(f"{value!r} is no key=value.", param, ctx)
@@ -100,11 +101,14 @@ def _duration(text: str, *, bare_seconds: bool = True) -> timedelta | None:
         return None
 
 
-def _remembered(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+def _remembered(context: click.Context, parameter: click.Parameter, value: object) -> None:
     """Keep a shared option in the settings; what was typed wins over the environment."""
     settings = context.find_object(Settings)
     name = parameter.name
-    if settings is None or name is None or value is None:
+    if settings is None:
+        return
+    settings.command_path = context.command_path
+    if value is None:
         return
     is_typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     if name in ("url", "app"):

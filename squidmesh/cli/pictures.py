@@ -30,8 +30,15 @@ class _Way:
     plain: bool
 
 
-def picture(run: Run, graph: RunGraph, now: datetime, *, most: int | None = None) -> Branch:
-    """The run with its steps below it, which *run* has to carry.
+def picture(
+    run: Run,
+    graph: RunGraph,
+    now: datetime,
+    *,
+    root: Line | None = None,
+    most: int | None = None,
+) -> Branch:
+    """The run, or *root*, with the steps below it; *run* has to carry its history.
 
     Of more than *most* steps, those around the first that is not over are shown.
     """
@@ -47,7 +54,7 @@ def picture(run: Run, graph: RunGraph, now: datetime, *, most: int | None = None
         children.insert(0, Branch(words(dim(f"… {above} steps above"))))
     if below:
         children.append(Branch(words(dim(f"… {below} steps below"))))
-    return Branch(title(run), tuple(children))
+    return Branch(title(run) if root is None else root, tuple(children))
 
 
 def title(run: Run) -> Line:
@@ -147,9 +154,7 @@ def _target(target: str) -> str:
     return "the end" if target == END else target
 
 
-def _grouped(
-    items: Iterable[Item], key: Callable[[Item], str]
-) -> Mapping[str, list[Item]]:
+def _grouped(items: Iterable[Item], key: Callable[[Item], str]) -> Mapping[str, list[Item]]:
     groups: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         groups[key(item)].append(item)

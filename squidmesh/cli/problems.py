@@ -1,11 +1,13 @@
 """Errors as somebody at a prompt needs them: one sentence, a code, and the command that helps."""
 
-import enum
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import attrs
 import click
 
+from squidmesh.cli.failures import CommandError, Exit
+from squidmesh.cli.settings import Settings
 from squidmesh.errors import (
     ClaimLostError,
     DefinitionError,
@@ -29,62 +31,41 @@ from squidmesh.errors import (
 )
 
 
-class Exit(enum.IntEnum):
-    """What the process says with its exit status."""
-
-    OK = 0
-    FAILED = 1
-    USAGE = 2
-    NOT_FOUND = 3
-    REFUSED = 4
-    NOT_MIGRATED = 5
-    RUN_FAILED = 6
-    STILL_WAITING = 7
-    INTERRUPTED = 130
-
-
-class CommandError(SquidMeshError):
-    """Something that only the command line can complain about."""
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        code: str,
-        exit_code: Exit,
-        advice: str | None = None,
-        details: Mapping[str, object] | None = None,
-    ) -> None:
-        super().__init__(message, code=code, details=dict(details or {}))
-        self.exit_code = exit_code
-        self.advice = advice
-
-
 @attrs.frozen(kw_only=True)
 class Complaint:
-    """An error, ready to be printed; *advice* is a command, or None if the usage is to be shown."""
+    """An error, ready to be printed; *advice* is the command that helps."""
 
     message: str
     code: str
     details: Mapping[str, object]
     exit_code: Exit
-    advice: str | None
+    advice: str
 
     def as_line(self) -> str:
         """The complaint for a person; what the message lists stands on lines of its own."""
         first, *rest = self.message.splitlines() or [""]
-        head = f"error: {first} [{self.code}]"
         if not rest:
-            return f"{head} Try: {self.advice}" if self.advice else head
-        return "\n".join([head, *rest, *([f"Try: {self.advice}"] if self.advice else [])])
+            return f"error: {first} [{self.code}] Try: {self.advice}"
+        return "\n".join([f"error: {first} [{self.code}]", *rest, f"Try: {self.advice}"])
 
     def as_document(self) -> dict[str, object]:
         """The complaint for a program."""
         error = {"code": self.code, "message": self.message, "details": dict(self.details)}
-        return {"error": error if self.advice is None else {**error, "try": self.advice}}
+        return {"error": {**error, "try": self.advice}}
 
 
-def complaint_of(problem: SquidMeshError) -> Complaint:
+_ABOUT_THE_RUN: Final = frozenset({"run_not_found", "ambiguous_run_id", "invalid_run_id"})
+
+_COMMANDS: Final = {
+    "list_runs()": "`squidmesh runs list`",
+    "explain_run()": "`squidmesh runs explain`",
+    "await mesh.migrate()": "have the application do it",
+    "pass it in workflows= when the mesh is opened": "name it in --app",
+}
+"""What the library's own words about Python mean at a prompt."""
+
+
+def complaint_of(problem: SquidMeshError, settings: Settings) -> Complaint:
     """What is to be said about an error of the library, or of the command line itself."""
     own_advice = problem.advice if isinstance(problem, CommandError) else None
     return Complaint(
@@ -92,7 +73,7 @@ def complaint_of(problem: SquidMeshError) -> Complaint:
         code=problem.code,
         details=problem.details,
         exit_code=_exit_of(problem),
-        advice=own_advice or _advice_for(problem),
+        advice=own_advice or _advice_for(problem, settings),
     )
 
 
@@ -146,9 +127,12 @@ def _message_of(problem: SquidMeshError) -> str:
     match problem:
         case RunNotFoundError():
             return f"There is no run {details['run_id']} in this store."
+        case NotPausedError() if details["found"]:
+            kinds = {"approval": "an approval", "pause": "a pause"}
+            found, expected = kinds[str(details["found"])], kinds[str(details["expected"])]
+            return f"The run waits in {found}, not in {expected}."
         case NotPausedError():
-            found = f"; an open {details['found']} is" if details["found"] else ""
-            return f"The run is {details['from']} and waits for no {details['expected']}{found}."
+            return f"The run is {details['from']} and waits for no {details['expected']}."
         case InvalidTransitionError():
             return f"A run that is {details['from']} cannot become {details['to']}."
         case UnsafeReplayError():
@@ -165,23 +149,36 @@ def _message_of(problem: SquidMeshError) -> str:
         case InvalidReviewError():
             return f"This cannot be recorded as {problem.field}: {problem}"
         case _:
-            return str(problem)
+            return _translated(str(problem))
 
 
-def _advice_for(problem: SquidMeshError) -> str | None:
+def _translated(message: str) -> str:
+    for call, command in _COMMANDS.items():
+        message = message.replace(call, command)
+    return message
+
+
+def _advice_for(problem: SquidMeshError, settings: Settings) -> str:
+    run = settings.run_id or "RUN"
     match problem:
         case RunNotFoundError() | InvalidRunIdError():
-            return "squidmesh runs list"
+            return settings.command("runs", "list")
         case InvalidTransitionError() | UnsafeReplayError() | StoreConflictError():
-            return "squidmesh runs explain RUN"
+            return settings.command("runs", "explain", run)
+        case IdempotencyConflictError():
+            return settings.command("runs", "show", run)
         case SchemaNotMigratedError():
-            return "squidmesh migrate"
-        case UnknownWorkflowError():
-            return "squidmesh worker --help"
+            return settings.command("migrate")
+        case InvalidOptionError(option="cursor"):
+            return settings.typed(without=("--cursor",))
+        case InvalidOptionError(option="step" | "from_step"):
+            return settings.command("runs", "graph", run)
         case DefinitionError():
-            return "the same command again, once these are repaired"
+            return f"python -c 'import {(settings.app or 'MODULE').partition(':')[0]}'"
+        case CommandError() if problem.code in _ABOUT_THE_RUN:
+            return settings.command("runs", "list")
         case _:
-            return None
+            return f"{settings.command_path} --help"
 
 
 def _listed(names: object) -> str:

@@ -9,13 +9,16 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from squidmesh.cli.problems import CommandError, Exit
+from squidmesh.cli.failures import CommandError, Exit
 from squidmesh.cli.terminal import Terminal
 
 
 @attrs.define(kw_only=True)
 class Settings:
-    """The options that every command shares, wherever on the line they stand."""
+    """The options that every command shares, wherever on the line they stand.
+
+    *run_id* is the run in question, once it was found.
+    """
 
     arguments: tuple[str, ...] = ()
     url: str | None = None
@@ -24,6 +27,8 @@ class Settings:
     app_is_typed: bool = False
     json: bool = False
     color: bool = True
+    command_path: str = "squidmesh"
+    run_id: str | None = None
 
     @property
     def terminal(self) -> Terminal:

@@ -25,11 +25,11 @@ from squidmesh.cli.values import compact, error_told, pairs
 @store_options
 @click.pass_obj
 def show(settings: Settings, run: str, *, history: bool) -> None:
-    """Show one run: its steps, attempts, who decided what, its error, and why it is there."""
+    """Show a run: steps, attempts, decisions, error, and why it is there."""
     terminal = settings.terminal
 
     async def question(mesh: SquidMesh) -> tuple[Run, RunGraph, Explanation]:
-        run_id = await find_run(mesh, run, terminal)
+        run_id = await find_run(mesh, run, settings)
         return (
             await mesh.inspect_run(run_id, include_history=True),
             await mesh.graph(run_id),
@@ -49,12 +49,12 @@ def show(settings: Settings, run: str, *, history: bool) -> None:
     terminal.show(
         title(found),
         Sheet(tuple(_facts(found, explanation, at))),
-        *_chapter("Steps", picture(found, drawn, at)),
+        words(),
+        picture(found, drawn, at, root=words(bold("Steps"))),
         *_chapter("Attempts", _attempts(found.attempts or ())),
         *_chapter("Audit", _audit(found)),
         *(_chapter("History", _history(found.entries or ())) if history else ()),
-        words(),
-        Sheet(tuple(next_rows(settings, found.id, explanation))),
+        *_next(settings, found, explanation),
     )
 
 
@@ -81,6 +81,11 @@ def _facts(run: Run, explanation: Explanation, at: datetime) -> Iterator[tuple[s
         yield "Tags", words(pairs(run.tags))
     yield "Payload", words(compact(run.payload))
     yield "Context", words(compact(run.context))
+
+
+def _next(settings: Settings, run: Run, explanation: Explanation) -> tuple[Block, ...]:
+    rows = tuple(next_rows(settings, run.id, explanation))
+    return (words(), Sheet(rows)) if rows else ()
 
 
 def _chapter(name: str, block: Block | None) -> tuple[Block, ...]:

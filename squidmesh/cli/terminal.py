@@ -38,7 +38,9 @@ class Terminal:
     def for_stdout(cls, *, as_json: bool, color: bool) -> "Terminal":
         """Look at where stdout leads."""
         drawn = not as_json and is_drawable(sys.stdout)
-        return cls(json=as_json, rich=drawn, color=color and drawn and not os.environ.get("NO_COLOR"))
+        return cls(
+            json=as_json, rich=drawn, color=color and drawn and not os.environ.get("NO_COLOR")
+        )
 
     def show(self, *blocks: Block) -> None:
         """Print blocks for a person."""

@@ -5,14 +5,13 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
-from typing import Final
+from typing import IO, Final
 
+import attrs
 import click
-import structlog
 
 from squidmesh import SquidMesh, Worker
 from squidmesh.cli import logs
@@ -20,20 +19,29 @@ from squidmesh.cli.loading import AnyWorkflow, workflows_at
 from squidmesh.cli.moments import span_of
 from squidmesh.cli.options import DURATION, app_option, store_options
 from squidmesh.cli.settings import Settings
+from squidmesh.logs import logger
 from squidmesh.opening import check_url, path_of
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
-log = structlog.stdlib.get_logger("squidmesh.cli")
+log = logger("cli")
+
+
+@attrs.frozen(kw_only=True)
+class _Job:
+    """What a worker works on, and how."""
+
+    url: str
+    is_new: bool
+    workflows: tuple[AnyWorkflow, ...]
+    queues: tuple[str, ...]
+    concurrency: int
+    lease: timedelta
 
 
 @click.command()
 @click.option(
-    "--concurrency",
-    type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="Steps at a time.",
+    "--concurrency", type=click.IntRange(1), default=64, show_default=True, help="Steps at a time."
 )
 @click.option(
     "--queue",
@@ -49,7 +57,7 @@ log = structlog.stdlib.get_logger("squidmesh.cli")
     metavar="SECONDS",
     default="60",
     show_default=True,
-    help="How long a step stays ours without a heartbeat.",
+    help="How long a step stays with a worker that is not heard of.",
 )
 @click.option(
     "--log-level",
@@ -73,55 +81,65 @@ def worker(
 ) -> None:
     """Run due steps until stopped.
 
-    SIGTERM and Ctrl-C let the steps that run come to their end; the second one leaves at once,
-    and other workers take up what was left when its lease has run out.
+    SIGTERM and Ctrl-C let the steps that run come to their end. A second one leaves at once, and
+    other workers take up what was left when its lease has run out.
     """
-    url = settings.store_url
-    check_url(url)
-    workflows = workflows_at(settings.app_path)
-    stream = logs.stream_for(as_json=settings.json)
+    job = _Job(
+        url=settings.store_url,
+        is_new=_is_new(settings.store_url),
+        workflows=workflows_at(settings),
+        queues=tuple(queues),
+        concurrency=concurrency,
+        lease=lease,
+    )
+    stream = sys.stdout if settings.json else sys.stderr
     logs.configure(
         as_json=settings.json or log_json,
         stream=stream,
         level=log_level,
-        color=settings.color and stream.isatty() and not os.environ.get("NO_COLOR"),
+        color=_is_colored(settings, stream),
     )
-    is_new = _is_new(url)
+    asyncio.run(_work(job, settings if not (settings.json or log_json) else None))
 
-    async def work() -> None:
-        async with SquidMesh.open(url, workflows=workflows, lease=lease) as mesh:
-            working = Worker(mesh, queues=tuple(queues), concurrency=concurrency)
-            with _stopping(working):
-                await mesh.migrate()
-                _say_ready(url, workflows, queues, concurrency, lease, is_new=is_new)
-                await working.run()
-        log.info("worker.stopped")
 
-    asyncio.run(work())
+async def _work(job: _Job, settings: Settings | None) -> None:
+    async with SquidMesh.open(job.url, workflows=job.workflows, lease=job.lease) as mesh:
+        working = Worker(mesh, queues=job.queues, concurrency=job.concurrency)
+        with _stopped_by_signals(working.stop):
+            _say_ready(job, settings)
+            await working.run()
+    log.info("worker.stopped")
 
 
 def _is_new(url: str) -> bool:
     return check_url(url) == "sqlite" and not Path(path_of(url)).exists()
 
 
-def _say_ready(
-    url: str,
-    workflows: Sequence[AnyWorkflow],
-    queues: Sequence[str],
-    concurrency: int,
-    lease: timedelta,
-    *,
-    is_new: bool,
-) -> None:
-    log.info(
-        "worker.ready",
-        store=url.rpartition("@")[2],
-        **({"created": True} if is_new else {}),
-        workflows=", ".join(_name(workflow) for workflow in workflows),
-        queues=", ".join(queues),
-        concurrency=concurrency,
-        lease=span_of(lease),
-        pid=os.getpid(),
+def _is_colored(settings: Settings, stream: IO[str]) -> bool:
+    return settings.color and stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _say_ready(job: _Job, settings: Settings | None) -> None:
+    """Say in one line what is being done: to a person, or to a collector of logs."""
+    names = ", ".join(_name(workflow) for workflow in job.workflows)
+    store = job.url if "@" not in job.url else f"…@{job.url.rpartition('@')[2]}"
+    if settings is None:
+        log.info(
+            "worker.ready",
+            store=store,
+            created=job.is_new,
+            workflows=names,
+            queues=", ".join(job.queues),
+            concurrency=job.concurrency,
+            lease=job.lease.total_seconds(),
+            pid=os.getpid(),
+        )
+        return
+    queues = "queue" if len(job.queues) == 1 else "queues"
+    settings.terminal.note(
+        f"Working on {names} from {queues} {', '.join(job.queues)}, {job.concurrency} steps at a "
+        f"time, lease {span_of(job.lease)}, store {store}{' (new)' if job.is_new else ''}; "
+        f"process {os.getpid()}, Ctrl-C stops."
     )
 
 
@@ -130,16 +148,41 @@ def _name(workflow: AnyWorkflow) -> str:
 
 
 @contextlib.contextmanager
-def _stopping(working: Worker) -> "contextlib.AbstractContextManager[None]":
-    """Stop gracefully on the first signal and at once on the second, until this is left."""
+def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call *stop* on the first signal, and leave the process on the second."""
+    loop = asyncio.get_running_loop()
+    told = False
+
+    def received(number: int) -> None:
+        nonlocal told
+        if told:
+            _leave(number)
+        told = True
+        log.warning(
+            "worker.stopping",
+            signal=signal.Signals(number).name,
+            hint="waiting for the steps that run; once more to leave at once",
+        )
+        stop()
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        try:
+            loop.add_signal_handler(number, received, number)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda got, _: loop.call_soon_threadsafe(received, got))
+    try:
+        yield
+    finally:
+        for number in SIGNALS:
+            with contextlib.suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
+            signal.signal(number, before[number])
 
 
 def _leave(number: int) -> None:
-    """End the process without a word to anybody; the store knows what was left."""
+    """End the process here; the store knows what was left."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(128 + number)
-
-
-_Handler = Callable[[int, FrameType | None], None]

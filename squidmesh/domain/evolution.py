@@ -38,7 +38,7 @@ from squidmesh.domain.entries import (
     RunTerminal,
     StepRouted,
 )
-from squidmesh.domain.replacing import replace
+from squidmesh.domain.replacing import amend, replace
 from squidmesh.domain.state import (
     OPEN,
     AttemptState,
@@ -101,7 +101,9 @@ def evolve(state: RunState, entry: Entry) -> RunState:  # noqa: C901, PLR0912
             changed = _terminal(state, entry)
         case RunnablesPlanned() | RunIndexed() | AttemptHeartbeat() | LiveWakeupEmitted():
             pass
-    return replace(
+    if changed is state:
+        return replace(state, revision=state.revision + 1, updated_at=entry.at)
+    return amend(
         changed,
         revision=state.revision + 1,
         status=_status_of(changed),

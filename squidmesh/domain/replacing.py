@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, TypeVar
 
-__all__ = ["replace"]
+__all__ = ["amend", "replace"]
 
 if TYPE_CHECKING:
+    from attrs import evolve as amend
     from attrs import evolve as replace
 else:
     S = TypeVar("S")
@@ -21,3 +22,8 @@ else:
         fields.update(state.__dict__)
         fields.update(changes)
         return changed
+
+    def amend(fresh: S, /, **changes: object) -> S:
+        """Change *fresh* itself, which nobody but its maker has seen yet, and give it back."""
+        fresh.__dict__.update(changes)
+        return fresh

@@ -1,5 +1,6 @@
 """A step's function, read once, and called many times."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 
@@ -25,6 +26,7 @@ class InputProblem(Exception):  # noqa: N818  it never leaves the step executor
 class _Argument:
     name: str
     annotation: object
+    default: object
     is_context: bool
     positional: bool
 
@@ -53,6 +55,9 @@ class BoundBody:
                 value: object = context
             elif argument.name in values:
                 value = _converted(argument, values[argument.name])
+            elif argument.positional:
+                # Without a name it cannot be left out, or the next value would take its place.
+                value = argument.default
             else:
                 continue
             if argument.positional:
@@ -84,20 +89,30 @@ def bound(function: Callable[..., object]) -> BoundBody:
         _Argument(
             name=parameter.name,
             annotation=types.get(parameter.name, inspect.Parameter.empty),
+            default=signature.parameters[parameter.name].default,
             is_context=parameter.is_context,
-            positional=_is_positional(signature, parameter.name),
+            positional=_is_positional(signature.parameters[parameter.name]),
         )
         for parameter in parameters
     )
     return BoundBody(function, _is_async(function), parameters, arguments)
 
 
-def _is_positional(signature: inspect.Signature, name: str) -> bool:
-    parameter = signature.parameters.get(name)
-    return parameter is not None and parameter.kind is inspect.Parameter.POSITIONAL_ONLY
+def _is_positional(parameter: inspect.Parameter) -> bool:
+    return parameter.kind is inspect.Parameter.POSITIONAL_ONLY
 
 
 def _is_async(function: Callable[..., object]) -> bool:
-    unwrapped = inspect.unwrap(function)
-    call = getattr(type(unwrapped), "__call__", None)  # noqa: B004  an object may be async to call
-    return inspect.iscoroutinefunction(unwrapped) or inspect.iscoroutinefunction(call)
+    """Whether a call has to be awaited: the function is async, or something inside of it is.
+
+    A plain wrapper hands on the coroutine of what it wraps; an async one of a plain function is
+    async itself.
+    """
+    inner: object = function
+    while inner is not None:
+        call = type(inner).__call__ if callable(inner) else None  # an object may be async to call
+        if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call):
+            return True
+        is_partial = isinstance(inner, functools.partial)
+        inner = inner.func if is_partial else getattr(inner, "__wrapped__", None)
+    return False

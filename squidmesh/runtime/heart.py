@@ -46,18 +46,31 @@ class Heart:
     _task: "asyncio.Task[None] | None" = None
     _loop: asyncio.AbstractEventLoop | None = None
     _stopping: bool = False
-
-    @property
-    def interval(self) -> float:
-        """Seconds between two beats."""
-        return self.lease.total_seconds() / BEATS_PER_LEASE
+    _shortest: timedelta = timedelta.max
 
     def hold(self, claim: HeldClaim, context: StepContext) -> None:
         """Keep *claim* alive until it is let go."""
         with self._lock:
             self._held[claim.claim_id] = _Held(claim, context)
+            hurries = claim.lease < self._shortest
         if self._loop is None:
             self._start()
+        elif hurries:
+            self._hurry()
+
+    def _interval(self) -> float:
+        """Seconds until the next beat, by the shortest lease that is held."""
+        with self._lock:
+            leases = (held.claim.lease for held in self._held.values())
+            self._shortest = min(leases, default=self.lease)
+            return self._shortest.total_seconds() / BEATS_PER_LEASE
+
+    def _hurry(self) -> None:
+        """Beat sooner than was thought: a claim with a shorter lease has come."""
+        if self._task is not None and self._loop is not None:
+            self._task.cancel()
+            self._task = self._loop.create_task(self._beat_in_task(), name="heart")
+        self._wake.set()
 
     def let_go(self, claim_id: str) -> None:
         """Stop prolonging a claim."""
@@ -128,7 +141,7 @@ class Heart:
         beats = self.store.heartbeats()
         try:
             while not self._stopping:
-                await self.clock.sleep(self.interval)
+                await self.clock.sleep(self._interval())
                 self._beat(beats)
         finally:
             beats.close()
@@ -136,7 +149,7 @@ class Heart:
     def _beat_in_thread(self) -> None:
         beats: Heartbeats | None = None
         while not self._stopping:
-            self._wake.wait(self.interval)
+            self._wake.wait(self._interval())
             self._wake.clear()
             try:
                 beats = beats or self.store.heartbeats()

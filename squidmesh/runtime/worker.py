@@ -7,7 +7,7 @@ the next poll, whichever comes first.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -46,10 +46,13 @@ class WorkerLoop:
     _marks_at: float | None = attrs.field(default=None, init=False)
     _seen_at: float | None = attrs.field(default=None, init=False)
     _stopping: bool = attrs.field(default=False, init=False)
+    _promised: int = attrs.field(default=0, init=False)
+    _queue_names: frozenset[str] | None = attrs.field(default=None, init=False)
     _poll: float = attrs.field(default=SHORTEST_POLL, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._claimant = Claimant(self.engine.ids, self.owner, self.lease)
+        self._queue_names = None if self.queues is None else frozenset(self.queues)
 
     def stop(self) -> None:
         """Claim nothing more; `run` returns when what is held has been reported."""
@@ -91,7 +94,8 @@ class WorkerLoop:
 
     @property
     def _free(self) -> int:
-        return self.concurrency - len(self._running) - len(self.engine.bodies.leftovers)
+        taken = len(self._running) + self._promised + len(self.engine.bodies.leftovers)
+        return self.concurrency - taken
 
     async def _claim_or_none(self) -> Claims | None:
         """Claim, or wait a while if the store is away; it says so once, not each time."""
@@ -174,26 +178,29 @@ class WorkerLoop:
             try:
                 outcome = await engine.execute(current)
                 offers = self._offers(current)
-                settled = await engine.report(current, outcome, offers)
+                # Slots that a report may fill are spoken for until its answer is here.
+                spare = max(len(offers.claims) - 1, 0)
+                self._promised += spare
+                try:
+                    settled = await engine.report(current, outcome, offers)
+                finally:
+                    self._promised -= spare
             finally:
                 engine.heart.let_go(current.claim_id)
-            successors: Iterable[HeldAttempt] = ()
-            if settled is not None and offers.claims:
-                successors = engine.claimed_by(settled, offers)
             current = None
-            for successor in successors:
+            for successor in engine.claimed_by(settled, offers) if settled is not None else ():
                 if current is None:
                     current = successor
                 else:
                     self._spawn(successor)
 
     def _offers(self, held: HeldAttempt) -> Offers:
+        """Claims for what may become ready behind *held*: in its own slot, and in free ones."""
         if self._stopping:
             return NO_OFFERS
-        most = min(self.engine.successors(held.state, held.attempt.step), self._free + 1)
+        most = min(self.engine.successors(held.state, held.attempt.step), max(self._free, 0) + 1)
         return Offers(
-            claims=tuple(self._claimant.offer() for _ in range(max(most, 0))),
-            queues=None if self.queues is None else frozenset(self.queues),
+            claims=tuple(self._claimant.offer() for _ in range(most)), queues=self._queue_names
         )
 
     async def _rest(self, claims: Claims) -> None:
@@ -208,7 +215,7 @@ class WorkerLoop:
         """Wait for a wake-up, at most *seconds* on the mesh's clock."""
         if seconds is not None:
             alarm = asyncio.ensure_future(self.engine.clock.sleep(seconds))
-            alarm.add_done_callback(lambda _: self._wake.set())
+            alarm.add_done_callback(self._rang)
             try:
                 await self._wake.wait()
             finally:
@@ -216,6 +223,11 @@ class WorkerLoop:
         else:
             await self._wake.wait()
         self._wake.clear()
+
+    def _rang(self, alarm: "asyncio.Future[None]") -> None:
+        # A cancelled alarm must not wake: it was cancelled because something else did.
+        if not alarm.cancelled():
+            self._wake.set()
 
     async def _finish(self) -> None:
         while self._running or self._reclaiming:

@@ -1,71 +1,22 @@
-"""A transaction of SQLite is whole or absent: after a kill, a cancellation, a full disk."""
+"""A transaction of SQLite is whole or absent, whoever is cancelled and whatever breaks."""
 
 import asyncio
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
-from itertools import chain
 from pathlib import Path
-from typing import Final
 
 import pytest
 from returns.pipeline import is_successful
 
 from squidmesh.adapters.sqlite import SQLiteStore
-from squidmesh.adapters.sqlite.connection import accidents, check_version
-from squidmesh.domain.evolution import rebuild
+from squidmesh.adapters.sqlite.connection import _keep_log, accidents, check_version
 from squidmesh.errors import StoreConflictError, StoreUnavailableError
-from squidmesh.ports.store import RunChange, RunQuery
+from squidmesh.ports.store import RunChange
 from squidmesh.testing.builders import FIRST, SECOND, alone, complete, run_id, start, take
 from squidmesh.testing.clock import VirtualClock
 
 pytestmark = pytest.mark.anyio
-
-# Starts runs one after the other for ever, and names each when its commit was answered. With an
-# argument behind the path it stops inside the transaction of the third one.
-WRITER: Final = """
-import asyncio, sys
-from squidmesh.adapters.sqlite import SQLiteStore
-from squidmesh.adapters.sqlite.commits import commit
-from squidmesh.system import SystemClock
-from squidmesh.testing.builders import alone, run_id, start
-
-async def main(path, stop_inside):
-    clock = SystemClock()
-    store = await SQLiteStore.open(path, clock=clock)
-    number = 0
-    while True:
-        number += 1
-        change = start(run_id(number), at=clock.now(), steps=("load", "ship"))
-        if stop_inside and number == 3:
-            await store._database.write(lambda connection, now: stay(connection, change, now))
-        await store.commit(alone(change))
-        print(number, flush=True)
-
-def stay(connection, change, now):
-    commit(connection, alone(change), now)
-    print("inside", flush=True)
-    sys.stdin.read()
-
-asyncio.run(main(sys.argv[1], len(sys.argv) > 2))
-"""
-
-FORGETFUL: Final = """
-import asyncio, sys
-from squidmesh.adapters.sqlite import SQLiteStore
-from squidmesh.system import SystemClock
-from squidmesh.testing.builders import alone, start
-
-async def main():
-    global store
-    clock = SystemClock()
-    store = await SQLiteStore.open(sys.argv[1], clock=clock)
-    await store.commit(alone(start(at=clock.now())))
-
-asyncio.run(main())
-"""
 
 
 @pytest.fixture
@@ -92,87 +43,12 @@ async def peer(store: SQLiteStore, path: Path, clock: VirtualClock) -> AsyncIter
     await peer.close()
 
 
-class Writer:
-    """A process that writes until it is killed, without a chance to tidy up."""
-
-    def __init__(self, path: Path, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(path), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def says(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
-
-    def kill(self) -> list[str]:
-        self._process.kill()
-        rest, _ = self._process.communicate()
-        return rest.split()
-
-
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
     """Opened at the end, whatever happens, so that no thread waits for ever."""
     event = threading.Event()
     yield event
     event.set()
-
-
-async def whole_runs(path: Path) -> set[str]:
-    """The runs in the file, each of which is checked to be what its journal says."""
-    store = await SQLiteStore.open(path, clock=VirtualClock())
-    listed = await store.list_runs(RunQuery(limit=100_000))
-    ids = {summary.state.run_id for summary in listed}
-    states = (await store.load(ids)).states
-    for each in ids:
-        rows = await store.read(each)
-        assert states[each] == rebuild(each, chain.from_iterable(row.entries for row in rows))
-        assert len(states[each].steps) == 2
-    await store.close()
-    return ids
-
-
-async def test_a_writer_killed_inside_a_transaction_leaves_what_was_committed_before(
-    path: Path,
-) -> None:
-    writer = Writer(path, "stop inside")
-    said = [writer.says() for _ in range(3)]
-
-    writer.kill()
-
-    assert said == ["1", "2", "inside"]
-    assert await whole_runs(path) == {run_id(1), run_id(2)}
-
-
-async def test_a_writer_killed_at_any_time_leaves_every_commit_that_was_answered(
-    path: Path,
-) -> None:
-    for answered in (1, 7, 40):
-        writer = Writer(path.with_name(f"{answered}.db"))
-        said = [writer.says() for _ in range(answered)]
-
-        said += writer.kill()
-
-        committed = {run_id(int(number)) for number in said}
-        found = await whole_runs(path.with_name(f"{answered}.db"))
-        assert committed <= found
-        assert found <= {*committed, run_id(len(said) + 1)}
-
-
-async def test_the_lock_of_a_killed_writer_is_free_at_once(path: Path, clock: VirtualClock) -> None:
-    writer = Writer(path, "stop inside")
-    while writer.says() != "inside":
-        pass
-    writer.kill()
-
-    store = await SQLiteStore.open(path, clock=clock)
-    committed = await store.commit(alone(start(run_id(3), at=clock.now())))
-    await store.close()
-
-    assert is_successful(committed.results[0])
 
 
 async def test_a_cancelled_task_leaves_no_transaction_open_and_its_commit_whole(
@@ -222,6 +98,29 @@ async def test_cancelling_a_commit_wherever_it_waits_never_leaves_the_lock_held(
 
 async def _nothing() -> None:
     """Let other tasks run."""
+
+
+@pytest.mark.parametrize("turns", range(0, 40, 3))
+async def test_cancelling_the_opening_wherever_it_waits_leaves_a_file_that_can_be_opened(
+    path: Path, clock: VirtualClock, turns: int
+) -> None:
+    opening = asyncio.create_task(SQLiteStore.open(path, clock=clock))
+    for _ in range(turns):
+        await asyncio.to_thread(_nothing_at_all)
+    opening.cancel()
+    (opened,) = await asyncio.gather(opening, return_exceptions=True)
+    if isinstance(opened, SQLiteStore):
+        await opened.close()
+
+    store = await SQLiteStore.open(path, clock=clock)
+    committed = await store.commit(alone(start(at=clock.now())))
+    await store.close()
+
+    assert is_successful(committed.results[0])
+
+
+def _nothing_at_all() -> None:
+    """Give other threads a turn."""
 
 
 async def test_who_is_not_cancelled_gets_an_answer_although_another_is(
@@ -303,6 +202,40 @@ async def test_a_lock_that_another_holds_for_too_long_makes_the_store_unavailabl
     assert is_successful((await store.commit(alone(start(at=clock.now())))).results[0])
 
 
+async def test_a_fresh_file_that_another_has_locked_is_waited_for(
+    path: Path, clock: VirtualClock
+) -> None:
+    host = sqlite3.connect(path, isolation_level=None)
+    host.execute("begin exclusive")
+    asyncio.get_running_loop().call_later(0.05, host.execute, "rollback")
+
+    store = await SQLiteStore.open(path, clock=clock)
+    await store.close()
+
+    host.close()
+
+
+def test_a_fresh_file_that_another_keeps_locked_is_unavailable(path: Path) -> None:
+    host = sqlite3.connect(path, isolation_level=None)
+    host.execute("begin exclusive")
+    hasty = sqlite3.connect(path, isolation_level=None, timeout=0)
+
+    with pytest.raises(StoreUnavailableError, match="lock"), accidents():
+        _keep_log(hasty)
+
+    hasty.close()
+    host.close()
+
+
+def test_a_place_that_keeps_no_write_ahead_log_is_refused() -> None:
+    connection = sqlite3.connect(":memory:")
+
+    with pytest.raises(StoreUnavailableError, match="write-ahead log"):
+        _keep_log(connection)
+
+    connection.close()
+
+
 async def test_a_full_disk_refuses_commits_whole_until_there_is_room_again(
     store: SQLiteStore, clock: VirtualClock
 ) -> None:
@@ -310,46 +243,31 @@ async def test_a_full_disk_refuses_commits_whole_until_there_is_room_again(
     changes = [start(run_id(number), at=clock.now(), payload=filling) for number in range(100)]
     await _limit_pages(store, 150)
 
-    committed = [change for change in changes if await _is_committed(store, change)]
+    failures = [await _failure(store, change) for change in changes]
 
+    committed = [
+        change for change, failure in zip(changes, failures, strict=True) if failure is None
+    ]
     states = (await store.load([change.run_id for change in changes])).states
     assert 0 < len(committed) < len(changes)
+    assert all("full" in failure for failure in failures if failure is not None)
     assert states == {change.run_id: change.state for change in committed}
     await _limit_pages(store, 10_000)
-    assert await _is_committed(store, changes[-1])
+    assert await _failure(store, changes[-1]) is None
 
 
-async def _is_committed(store: SQLiteStore, change: RunChange) -> bool:
+async def _failure(store: SQLiteStore, change: RunChange) -> str | None:
     try:
-        committed = await store.commit(alone(change))
+        await store.commit(alone(change))
     except StoreUnavailableError as error:
-        assert "full" in str(error)
-        return False
-    return is_successful(committed.results[0])
+        return str(error)
+    return None
 
 
 async def _limit_pages(store: SQLiteStore, count: int) -> None:
     await store._database._writer.run(
         lambda connection: connection.execute(f"pragma max_page_count = {count}").fetchall()
     )
-
-
-async def test_two_processes_write_into_one_file_without_losing_anything(
-    path: Path, clock: VirtualClock
-) -> None:
-    writer = Writer(path)
-    writer.says()
-    store = await SQLiteStore.open(path, clock=clock)
-
-    mine = [start(run_id(number), at=clock.now(), steps=("a", "b")) for number in range(900, 930)]
-    for change in mine:
-        committed = await store.commit(alone(change))
-        assert is_successful(committed.results[0])
-    await store.close()
-    theirs = {run_id(1), *(run_id(int(number)) for number in writer.kill())}
-
-    found = await whole_runs(path)
-    assert {change.run_id for change in mine} | theirs <= found
 
 
 async def test_two_stores_see_what_the_other_has_committed(
@@ -364,14 +282,6 @@ async def test_two_stores_see_what_the_other_has_committed(
     await store.commit(alone(done))
 
     assert (await peer.load([FIRST])).states == {FIRST: done.state}
-
-
-def test_a_process_that_forgets_to_close_its_store_ends_nevertheless(path: Path) -> None:
-    finished = subprocess.run(
-        [sys.executable, "-c", FORGETFUL, str(path)], check=False, timeout=60, capture_output=True
-    )
-
-    assert finished.returncode == 0
 
 
 def test_a_stale_snapshot_is_a_conflict_and_not_an_outage() -> None:

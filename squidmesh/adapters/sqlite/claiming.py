@@ -247,16 +247,12 @@ def _write(
         for claim in claimed
     }
     _RUN_RUNS.run(connection, list(runs.values()))
-    rows = [
-        JournalRow(
-            revision=claim.revision, at=claim.entry.at, cause="claim", entries=(claim.entry,)
-        )
-        for claim in claimed
-    ]
-    ENTRIES.run(
-        connection,
-        [entries_row(claim.run_id, row) for claim, row in zip(claimed, rows, strict=True)],
-    )
+    ENTRIES.run(connection, [entries_row(claim.run_id, _journal_row(claim)) for claim in claimed])
+
+
+def _journal_row(claim: ClaimedAttempt) -> JournalRow:
+    entry = claim.entry
+    return JournalRow(revision=claim.revision, at=entry.at, cause="claim", entries=(entry,))
 
 
 def _attempt_row(claim: ClaimedAttempt, at: str) -> Row:

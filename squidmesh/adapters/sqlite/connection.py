@@ -4,6 +4,7 @@ Nothing is awaited between ``begin`` and ``commit``. A task that is cancelled wh
 waiting, and its transaction ends in its thread as if nobody had: none is ever left open.
 """
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
@@ -141,6 +142,14 @@ class Worker(aiosqlite.Connection):
         super().__init__(connector, iter_chunk_size=64)
         self._thread.daemon = True
 
+    async def start(self) -> None:
+        """Connect; if that fails, no thread is left that would look for a loop that is closed."""
+        try:
+            await self
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(self._thread.join))
+            raise
+
     async def run(self, body: Callable[[sqlite3.Connection], _Answer]) -> _Answer:
         """Run *body* on the connection's thread, to its end even if nobody waits any more."""
         execute: Callable[..., Awaitable[_Answer]] = self._execute
@@ -166,11 +175,11 @@ class Database:
         writer = Worker(partial(connect, checked))
         reader = Worker(partial(connect, checked, read_only=True))
         with accidents():
-            await writer
+            await writer.start()
             try:
-                await reader
+                await reader.start()
             except BaseException:
-                writer.stop()
+                await writer.close()
                 raise
         return cls(path=checked, clock=clock, writer=writer, reader=reader, file=_identity(checked))
 

@@ -1,0 +1,270 @@
+"""Fifty workers are killed with SIGKILL in the middle of their work, and nothing is lost."""
+
+import asyncio
+import contextlib
+import os
+import random
+import secrets
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+import pytest
+
+from squidmesh import Attempt, Run, Step
+from squidmesh.adapters.sqlite import SQLiteStore
+from squidmesh.domain.evolution import rebuild
+from squidmesh.system import SystemClock
+from tests.crash.victim import ENDINGS, Effect, open_mesh, read_effects
+
+KILLS: Final = 50
+RUNS_PER_ROUND: Final = 4
+"""Of each of the three workflows; enough that work is left when the kill comes."""
+
+AT_MOST: Final = 90.0
+PROJECT: Final = Path(__file__).parents[2]
+MAIN: Final = "import sys; from tests.crash.victim import main; main(sys.argv[1])"
+"""Not ``python -m``: the victim's steps would belong to __main__ then, and be others than ours."""
+
+
+@attrs.frozen(kw_only=True)
+class Place:
+    """Where it happens: the database, and the file of what the steps did."""
+
+    database: Path
+    effects: Path
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.database}"
+
+    @property
+    def size(self) -> int:
+        """How much the steps have written so far."""
+        return self.effects.stat().st_size if self.effects.exists() else 0
+
+
+@contextlib.contextmanager
+def a_worker(place: Place) -> Iterator[subprocess.Popen[bytes]]:
+    """A fresh process that works on the database; it is stopped politely if it still lives."""
+    victim = subprocess.Popen(
+        [sys.executable, "-c", MAIN, place.url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+    )
+    with victim:
+        try:
+            yield victim
+        finally:
+            if victim.poll() is None:
+                victim.kill()
+
+
+def until(happened: Callable[[], bool], *, within: float, every: float = 0.001) -> None:
+    """Return when something has happened; that it never does is a failure of the test."""
+    limit = time.monotonic() + within
+    while not happened():
+        assert time.monotonic() < limit, f"it has not happened within {within} s"
+        time.sleep(every)  # noqa: TID251  another process's doing cannot be awaited otherwise
+
+
+def kill_at_a_random_moment(place: Place, chance: random.Random) -> None:
+    """Start a worker, and kill it as it starts, or a little into its work."""
+    before = place.size
+    with a_worker(place) as victim:
+        if chance.random() < 0.1:
+            moment = time.monotonic() + chance.uniform(0.0, 0.6)
+        else:
+            assert victim.stdout is not None
+            victim.stdout.readline()
+            until(lambda: place.size > before, within=10)
+            moment = time.monotonic() + chance.uniform(0.0, 0.12)
+        until(lambda: time.monotonic() >= moment, within=5)
+        victim.kill()
+
+
+async def start_runs(place: Place) -> list[str]:
+    """Start a few runs of each workflow, as a host beside the workers would."""
+    payload = {"effects": str(place.effects)}
+    async with open_mesh(place.url) as mesh:
+        return [
+            run_id
+            for workflow in ENDINGS
+            for run_id in await mesh.start_runs(workflow, [payload] * RUNS_PER_ROUND)
+        ]
+
+
+async def open_runs(place: Place) -> int:
+    """How many runs have not ended yet."""
+    others = ["pending", "running", "retrying", "paused", "cancelling", "compensating"]
+    async with open_mesh(place.url) as mesh:
+        return len((await mesh.list_runs(status=others, limit=1000)).runs)
+
+
+async def histories(place: Place, ids: Sequence[str]) -> list[Run]:
+    async with open_mesh(place.url) as mesh:
+        return [await mesh.inspect_run(run_id, include_history=True) for run_id in ids]
+
+
+async def runs_that_their_journal_does_not_rebuild(place: Place, ids: Sequence[str]) -> list[str]:
+    store = await SQLiteStore.open(str(place.database), clock=SystemClock())
+    try:
+        states = (await store.load(ids)).states
+        return [
+            run_id
+            for run_id in ids
+            if rebuild(run_id, [entry for row in await store.read(run_id) for entry in row.entries])
+            != states[run_id]
+        ]
+    finally:
+        await store.close()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    directory = tmp_path_factory.mktemp("crash")
+    return Place(database=directory / "runs.db", effects=directory / "effects")
+
+
+@pytest.fixture(scope="module")
+def started(place: Place) -> list[str]:
+    """The runs that lived through fifty kills, all of them ended by one last worker."""
+    seed = secrets.randbits(32)
+    sys.stdout.write(f"the moments of the kills follow from seed {seed}\n")
+    chance = random.Random(seed)
+    ids: list[str] = []
+    for _ in range(KILLS):
+        ids += asyncio.run(start_runs(place))
+        kill_at_a_random_moment(place, chance)
+    with a_worker(place) as last:
+        until(lambda: asyncio.run(open_runs(place)) == 0, within=AT_MOST, every=0.2)
+        last.communicate(timeout=10)
+        assert last.returncode == 0
+    return ids
+
+
+@pytest.fixture(scope="module")
+def runs(place: Place, started: list[str]) -> list[Run]:
+    return asyncio.run(histories(place, started))
+
+
+@pytest.fixture(scope="module")
+def effects(place: Place, started: list[str]) -> list[Effect]:
+    return read_effects(place.effects)
+
+
+def steps_of(runs: Sequence[Run]) -> dict[str, Step]:
+    """The steps that were reached, by the idempotency key of their effect."""
+    return {
+        f"{run.id}:{step.name}": step
+        for run in runs
+        for step in run.steps or ()
+        if step.attempts and step.kind != "wait"
+    }
+
+
+def attempts_by_effect(runs: Sequence[Run]) -> dict[Effect, Attempt]:
+    """Each attempt, by the effect that it is to have."""
+    return {
+        Effect(key=key, attempt=attempt.number): attempt
+        for key, step in steps_of(runs).items()
+        for attempt in step.attempts
+    }
+
+
+@pytest.mark.slow
+class TestAKilledWorkerLosesNothing:
+    def test_the_kills_came_in_the_middle_of_work(self, runs: list[Run]) -> None:
+        lost = Counter(
+            attempt.owner
+            for run in runs
+            for attempt in run.attempts or ()
+            if attempt.status == "lost"
+        )
+
+        assert len(lost) > KILLS // 2
+
+    def test_every_run_ends_as_its_workflow_says(self, runs: list[Run]) -> None:
+        expected = {workflow.definition.name: status for workflow, status in ENDINGS.items()}
+
+        astray = {run.id: run.status for run in runs if run.status != expected[run.workflow]}
+
+        assert len(runs) == KILLS * RUNS_PER_ROUND * len(ENDINGS)
+        assert astray == {}
+
+    def test_every_step_has_exactly_one_recorded_result(self, runs: list[Run]) -> None:
+        results = Counter(
+            (run.id, str(entry.data["step"]))
+            for run in runs
+            for entry in run.entries or ()
+            if entry.type == "attempt_completed"
+            or (entry.type == "attempt_failed" and entry.data["then"] != "retry")
+        )
+
+        reached = [(run.id, step.name) for run in runs for step in run.steps or () if step.attempts]
+        assert results == Counter(reached)
+
+    def test_every_recorded_result_is_of_the_last_attempt(self, runs: list[Run]) -> None:
+        outputs = {
+            key: step.output for key, step in steps_of(runs).items() if step.status == "completed"
+        }
+
+        expected = {key: {"attempt": len(steps_of(runs)[key].attempts)} for key in outputs}
+        assert outputs == expected
+
+    def test_attempts_are_numbered_from_one_without_gaps(self, runs: list[Run]) -> None:
+        numbers = {
+            key: [attempt.number for attempt in step.attempts]
+            for key, step in steps_of(runs).items()
+        }
+
+        assert numbers == {key: list(range(1, len(found) + 1)) for key, found in numbers.items()}
+
+    def test_every_recorded_result_has_had_its_effect(
+        self, runs: list[Run], effects: list[Effect]
+    ) -> None:
+        reported = {
+            effect
+            for effect, attempt in attempts_by_effect(runs).items()
+            if attempt.status in ("completed", "failed")
+        }
+
+        assert reported - set(effects) == set()
+
+    def test_no_attempt_had_its_effect_twice(self, effects: list[Effect]) -> None:
+        twice = [effect for effect, times in Counter(effects).items() if times > 1]
+
+        assert twice == []
+
+    def test_an_effect_is_repeated_only_where_the_attempt_before_was_lost_or_failed(
+        self, runs: list[Run], effects: list[Effect]
+    ) -> None:
+        known = attempts_by_effect(runs)
+        last = {key: len(step.attempts) for key, step in steps_of(runs).items()}
+
+        superseded = [known[effect] for effect in effects if effect.attempt < last[effect.key]]
+
+        assert {attempt.status for attempt in superseded} <= {"lost", "failed"}
+        assert all(attempt.owner is not None for attempt in superseded)
+
+    def test_the_journal_of_each_run_rebuilds_its_rows(
+        self, place: Place, started: list[str]
+    ) -> None:
+        different = asyncio.run(runs_that_their_journal_does_not_rebuild(place, started))
+
+        assert different == []
+
+    def test_the_database_is_sound(self, place: Place, runs: list[Run]) -> None:
+        with contextlib.closing(sqlite3.connect(place.database)) as database:
+            (said,) = database.execute("pragma integrity_check").fetchone()
+
+        assert runs
+        assert said == "ok"
