@@ -207,12 +207,12 @@ def main(
 ) -> int:
     """Run the demo; 0 if everything ended and nothing was lost or done twice."""
     screen = screen_for(silent=json_output)
-    place = directory or Path(tempfile.mkdtemp(prefix="squidmesh-demo-"))
-    place.mkdir(parents=True, exist_ok=True)
-    stage = Stage(screen=screen, directory=place, seed=seed, invoices=invoices)
+    place = (directory or Path(tempfile.mkdtemp(prefix="squidmesh-demo-"))).resolve()
     if (place / "runs.db").exists():
         print(f"{place} holds an earlier demo; name another directory.", file=sys.stderr)
         return 2
+    place.mkdir(parents=True, exist_ok=True)
+    stage = Stage(screen=screen, directory=place, seed=seed, invoices=max(invoices, 1))
     try:
         report = asyncio.run(stage.perform())
     except DemoError as problem:

@@ -32,7 +32,7 @@ def draw(blocks: Iterable[Block], *, color: bool) -> None:
     """Print blocks on stdout."""
     out = console(color=color)
     for block in blocks:
-        out.print(renderable(block))
+        out.print(renderable(block.fitted(out.width) if isinstance(block, Table) else block))
 
 
 def renderable(block: Block) -> RenderableType:
@@ -58,8 +58,7 @@ def _text(line: Line) -> Text:
 def _table(table: Table) -> RichTable:
     drawn = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold dim")
     for number, title in enumerate(table.head):
-        # What names a row is never cut: it is what the next command needs.
-        drawn.add_column(title, no_wrap=number == 0, overflow="fold")
+        drawn.add_column(title, no_wrap=number < len(table.head) - 1, overflow="fold")
     for row in table.rows:
         drawn.add_row(*(_text(cell) for cell in row))
     return drawn

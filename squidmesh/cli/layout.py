@@ -5,7 +5,6 @@ a control character in the name of a step never reaches the terminal.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import zip_longest
 from typing import Final, TypeAlias
 
 import attrs
@@ -35,10 +34,38 @@ Line: TypeAlias = tuple[Span, ...]
 
 @attrs.frozen
 class Table:
-    """Rows below a head; no row breaks."""
+    """Rows below a head.
+
+    Where a terminal is too narrow, the columns named in *dispensable* go, the first one first,
+    and then the last column breaks.
+    """
 
     head: tuple[str, ...]
     rows: tuple[tuple[Line, ...], ...]
+    dispensable: tuple[str, ...] = ()
+
+    def columns(self) -> list[int]:
+        """How wide each column is."""
+        head = tuple(words(title) for title in self.head)
+        return [
+            max(width(cell) for cell in column) for column in zip(head, *self.rows, strict=True)
+        ]
+
+    def without(self, title: str) -> "Table":
+        """The table less one column."""
+        at = self.head.index(title)
+        rows = tuple((*row[:at], *row[at + 1 :]) for row in self.rows)
+        return Table((*self.head[:at], *self.head[at + 1 :]), rows, self.dispensable)
+
+    def fitted(self, columns: int) -> "Table":
+        """The table less what does not fit into so many columns."""
+        table = self
+        for title in self.dispensable:
+            if sum(table.columns()) + len(INDENT) * len(table.head) <= columns:
+                break
+            if title in table.head:
+                table = table.without(title)
+        return table
 
 
 @attrs.frozen
@@ -93,10 +120,7 @@ def _text(line: Line) -> str:
 
 def _plain_table(table: Table) -> Iterator[str]:
     head = tuple(words(title.upper()) for title in table.head)
-    columns = [
-        max(width(cell) for cell in column)
-        for column in zip_longest(head, *table.rows, fillvalue=words(""))
-    ]
+    columns = table.columns()
     for row in (head, *table.rows):
         yield _text(_joined(row, columns))
 

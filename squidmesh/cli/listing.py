@@ -8,7 +8,7 @@ import click
 from squidmesh import Run, RunPage, SquidMesh
 from squidmesh.cli.documents import run_document
 from squidmesh.cli.layout import Line, Table, words
-from squidmesh.cli.moments import now, span_of
+from squidmesh.cli.moments import now, rough, span_of
 from squidmesh.cli.opening import ask
 from squidmesh.cli.options import MOMENT, PAIR, STATUSES, store_options
 from squidmesh.cli.settings import Settings
@@ -74,20 +74,12 @@ def list_(
 
 
 def _table(runs: Sequence[Run], at: datetime) -> Table:
-    with_tags = any(run.tags for run in runs)
-    head = (
-        "run",
-        "workflow",
-        "status",
-        "step",
-        "started",
-        "took",
-        *(("tags",) if with_tags else ()),
-    )
-    return Table(head, tuple(_row(run, at, with_tags=with_tags) for run in runs))
+    head = ("run", "workflow", "status", "step", "started", "took", "tags")
+    table = Table(head, tuple(_row(run, at) for run in runs), ("took", "tags", "started"))
+    return table if any(run.tags for run in runs) else table.without("tags")
 
 
-def _row(run: Run, at: datetime, *, with_tags: bool) -> tuple[Line, ...]:
+def _row(run: Run, at: datetime) -> tuple[Line, ...]:
     error = run.error["code"] if run.error is not None else None
     place = run.current_step or ""
     tags = ", ".join(f"{key}={value}" for key, value in run.tags.items())
@@ -96,7 +88,7 @@ def _row(run: Run, at: datetime, *, with_tags: bool) -> tuple[Line, ...]:
         words(run.workflow),
         marked(run.status),
         words(place, dim(f" {error}") if error else ""),
-        words(f"{span_of(at - run.started_at)} ago"),
+        words(f"{rough(at - run.started_at)} ago"),
         words(span_of(run.ended_at - run.started_at) if run.ended_at else ""),
-        *((words(tags),) if with_tags else ()),
+        words(tags),
     )

@@ -45,6 +45,13 @@ def span_of(duration: timedelta) -> str:
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
+def rough(duration: timedelta) -> str:
+    """A duration in the one unit that matters."""
+    first, _, _ = span_of(duration).partition(" ")
+    unit = span_of(duration).split(" ")[1]
+    return f"{first} {unit}"
+
+
 def from_text(text: object) -> datetime | None:
     """The moment that ISO text of the library stands for, None if it is none."""
     if not isinstance(text, str) or not _ISO.fullmatch(text):

@@ -95,7 +95,7 @@ def _remarks(step: Step, usual: _Way | None, now: datetime) -> Iterator[Span]:
     if step.deliveries:
         yield Span(f"  {step.deliveries} lost", "yellow")
     if step.attempts:
-        yield from _timing(step.attempts[-1], now)
+        yield from _timing(step.attempts[-1], now, since_scheduled=step.kind == "wait")
     if step.error is not None:
         yield Span(f"  {step.error['code']}", style_of("failed"))
     if step.depends_on:
@@ -104,10 +104,11 @@ def _remarks(step: Step, usual: _Way | None, now: datetime) -> Iterator[Span]:
         yield Span(f"  → {_target(usual.target)}", "" if usual.status == "selected" else "dim")
 
 
-def _timing(attempt: Attempt, now: datetime) -> Iterator[Span]:
+def _timing(attempt: Attempt, now: datetime, *, since_scheduled: bool) -> Iterator[Span]:
+    """How long it took, or takes; what a timer takes is the time until it was due."""
     if attempt.claimed_at is not None:
-        end = attempt.ended_at or now
-        yield dim(f"  {span_of(end - attempt.claimed_at)}")
+        begin = attempt.scheduled_at if since_scheduled else attempt.claimed_at
+        yield dim(f"  {span_of((attempt.ended_at or now) - begin)}")
     elif attempt.ended_at is None and attempt.visible_at > now:
         yield Span(f"  due in {span_of(attempt.visible_at - now)}", "cyan")
     elif attempt.ended_at is None:

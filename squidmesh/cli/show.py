@@ -96,7 +96,8 @@ def _attempts(attempts: tuple[Attempt, ...]) -> Table | None:
     if not attempts:
         return None
     head = ("step", "n", "status", "due", "waited", "took", "worker", "error")
-    return Table(head, tuple(_attempt(attempt) for attempt in attempts))
+    rows = tuple(_attempt(attempt) for attempt in attempts)
+    return Table(head, rows, ("worker", "waited", "due"))
 
 
 def _attempt(attempt: Attempt) -> tuple[Line, ...]:

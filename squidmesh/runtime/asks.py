@@ -44,7 +44,8 @@ class Ask:
     """One command about one run, on its way to the store.
 
     *spawn* makes the command that starts another run in the same transaction, from the state that
-    this one was decided on: all of it happens or nothing.
+    this one was decided on: all of it happens or nothing. *reloads* asks for a decision on the
+    store's state and not on the one that is known here.
     """
 
     run_id: str
@@ -52,6 +53,7 @@ class Ask:
     key: KeyRecord | None = None
     spawn: Callable[[RunState], StartRun] | None = None
     tries: int = 0
+    reloads: bool = False
     answer: "asyncio.Future[Answer]" = attrs.field(
         factory=lambda: asyncio.get_running_loop().create_future()
     )

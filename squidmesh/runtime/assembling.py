@@ -10,6 +10,7 @@ from squidmesh.runtime.committer import Committer
 from squidmesh.runtime.dispatcher import Dispatcher
 from squidmesh.runtime.engine import Engine, Storage
 from squidmesh.runtime.heart import Heart
+from squidmesh.runtime.known_states import KnownStates
 from squidmesh.runtime.recovery import Recovery
 from squidmesh.runtime.registry import Registry
 from squidmesh.runtime.step_executor import StepExecutor
@@ -37,7 +38,7 @@ def assemble_engine(store: Storage, settings: Settings) -> Engine:
     time = StoreTime(clock)
     registry = Registry(store)
     telemetry = Telemetry(settings.sinks)
-    committer = Committer(store, registry, time)
+    committer = Committer(store, registry, time, KnownStates(store, time))
     dispatcher = Dispatcher(settings.executor, store, time, telemetry)
     owner = settings.ids.owner()
     engine = Engine(

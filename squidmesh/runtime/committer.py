@@ -10,7 +10,6 @@ Whatever happens behind a commit (wake-ups, events) is told to observers, in pla
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
@@ -23,6 +22,7 @@ from squidmesh.domain.commands import (
     AlreadyStarted,
     Command,
     KeyAlreadyUsed,
+    Refusal,
     StartRun,
 )
 from squidmesh.domain.decide import decide
@@ -30,10 +30,10 @@ from squidmesh.domain.definition import WorkflowDefinition
 from squidmesh.domain.entries import Entry
 from squidmesh.domain.evolution import evolve
 from squidmesh.domain.state import RunState
-from squidmesh.errors import RunNotFoundError, StoreConflictError
+from squidmesh.errors import JournalCorruptError, RunNotFoundError, StoreConflictError
+from squidmesh.logs import logger
 from squidmesh.ports.store import (
     Change,
-    ClaimedAttempt,
     CommitFailure,
     GuardFailed,
     KeyRecord,
@@ -53,12 +53,14 @@ from squidmesh.runtime.asks import (
     refuse,
 )
 from squidmesh.runtime.changes import WakeAt, owing_wakeups, run_change
+from squidmesh.runtime.known_states import KnownStates
 from squidmesh.runtime.registry import Registry
 from squidmesh.runtime.store_time import StoreTime
 
 MOST_IN_ONE_COMMIT: Final = 512
 MOST_TRIES: Final = 100
-MOST_STATES: Final = 4096
+
+log = logger("committer")
 
 
 @attrs.frozen
@@ -93,13 +95,13 @@ class Committer:
     store: Store
     registry: Registry
     time: StoreTime
+    states: KnownStates
     wake_at: WakeAt | None = None
     observers: list[Observer] = attrs.field(factory=list[Observer])
     _waiting: list[Ask] = attrs.field(factory=list[Ask])
     _wake: asyncio.Event = attrs.field(factory=asyncio.Event)
     _task: "asyncio.Task[None] | None" = None
     _closing: bool = False
-    _states: "OrderedDict[str, RunState]" = attrs.field(factory=OrderedDict[str, RunState])
 
     async def submit(
         self, run_id: str, command: Command, *, key: KeyRecord | None = None
@@ -133,41 +135,6 @@ class Committer:
             await asyncio.shield(self._task)
             self._task = None
 
-    async def states_after(self, claims: Sequence[ClaimedAttempt]) -> dict[str, RunState]:
-        """Return, by run id, states that know these claims; one load serves all that are new."""
-        found: dict[str, RunState] = {}
-        missing: list[str] = []
-        for claim in claims:
-            known = found.get(claim.run_id) or self._states.get(claim.run_id)
-            if known is not None and known.revision == claim.revision - 1:
-                found[claim.run_id] = evolve(known, claim.entry)
-            else:
-                missing.append(claim.run_id)
-        if missing:
-            loaded = await self.store.load(missing)
-            self.time.observe(loaded.at)
-            found.update(loaded.states)
-        for state in found.values():
-            self.remember(state)
-        return found
-
-    def remember(self, state: RunState) -> None:
-        """Keep *state* if it is the newest one known of its run, and the run is not over."""
-        known = self._states.get(state.run_id)
-        if known is not None and known.revision >= state.revision:
-            return
-        if state.status.is_final:
-            self._states.pop(state.run_id, None)
-            return
-        self._states[state.run_id] = state
-        self._states.move_to_end(state.run_id)
-        if len(self._states) > MOST_STATES:
-            self._states.popitem(last=False)
-
-    def forget(self, run_id: str) -> None:
-        """Drop what is known of a run, so that it is loaded again."""
-        self._states.pop(run_id, None)
-
     async def _work(self) -> None:
         while not (self._closing and not self._waiting):
             if not self._waiting:
@@ -177,11 +144,27 @@ class Committer:
             batch = self._waiting[:MOST_IN_ONE_COMMIT]
             del self._waiting[:MOST_IN_ONE_COMMIT]
             try:
-                await self._commit(batch)
-            except Exception as accident:  # noqa: BLE001  the askers hear of it, each of them
+                await self._try(batch)
+            except JournalCorruptError:
+                # One run that cannot be read must not keep the others from being served.
                 for ask in batch:
-                    self.forget(ask.run_id)
-                    ask.fail(accident)
+                    await self._try_alone(ask)
+
+    async def _try(self, batch: list[Ask]) -> None:
+        try:
+            await self._commit(batch)
+        except JournalCorruptError:
+            raise
+        except Exception as accident:  # noqa: BLE001  the askers hear of it, each of them
+            for ask in batch:
+                self.states.forget(ask.run_id)
+                ask.fail(accident)
+
+    async def _try_alone(self, ask: Ask) -> None:
+        try:
+            await self._try([ask])
+        except JournalCorruptError as problem:
+            ask.fail(problem)
 
     async def _commit(self, batch: list[Ask]) -> None:
         runs = await self._bases(batch)
@@ -210,15 +193,15 @@ class Committer:
         """The states to decide on; asks about runs that do not exist are answered at once."""
         wanted = dict.fromkeys(ask.run_id for ask in batch)
         starting = {ask.run_id for ask in batch if isinstance(ask.command, StartRun)}
-        missing = [id_ for id_ in wanted if id_ not in self._states and id_ not in starting]
-        if missing:
-            loaded = await self.store.load(missing)
-            self.time.observe(loaded.at)
-            for state in loaded.states.values():
-                self._states[state.run_id] = state
+        for ask in batch:
+            if ask.reloads:
+                self.states.forget(ask.run_id)
+        await self.states.load(
+            id_ for id_ in wanted if self.states.get(id_) is None and id_ not in starting
+        )
         bases: dict[str, _RunBatch] = {}
         for run_id in wanted:
-            known = self._states.get(run_id)
+            known = self.states.get(run_id)
             if known is not None:
                 bases[run_id] = _RunBatch(known)
             elif run_id in starting:
@@ -256,7 +239,7 @@ class Committer:
         try:
             decided = decide(definitions[mark], before, command, now)
             if not is_successful(decided):
-                ask.settle(Failure(decided.failure()))
+                self._refused(ask, decided.failure())
                 return
             decision = decided.unwrap()
             if ask.spawn is not None and decision.entries:
@@ -265,6 +248,18 @@ class Committer:
             ask.fail(accident)
             return
         run.decided.append(_Decided(ask, command, before, decision.state, decision.entries))
+
+    def _refused(self, ask: Ask, refusal: Refusal) -> None:
+        """Answer with a refusal, but only once it was decided on what the store says today.
+
+        Nothing fences a refusal: it writes nothing, so nobody notices that it was decided on a
+        state that others have overtaken.
+        """
+        if ask.reloads:
+            ask.settle(Failure(refusal))
+            return
+        ask.reloads = True
+        self._waiting.append(ask)
 
     def _spawn(self, run: _RunBatch, ask: Ask, start: StartRun, now: datetime) -> None:
         definition = self.registry.known(start.fingerprint)
@@ -296,7 +291,8 @@ class Committer:
 
     def _done(self, runs: Sequence[_RunBatch], at: datetime) -> None:
         for run in runs:
-            self.remember(run.head)
+            self.states.remember(run.head)
+            _settle(run, at)
         self.committed(
             [
                 Settled(item.entries, item.before, item.state, at)
@@ -304,17 +300,18 @@ class Committer:
                 for item in (*run.decided, *run.spawned)
             ]
         )
-        for run in runs:
-            _settle(run, at)
 
     def committed(self, settled: Sequence[Settled]) -> None:
         """Keep the states of new runs, and tell the observers."""
         for commit in settled:
             if commit.before.started is None:
                 self.registry.was_stored(commit.state.facts.fingerprint)
-                self.remember(commit.state)
+                self.states.remember(commit.state)
         for observer in self.observers:
-            observer(settled)
+            try:
+                observer(settled)
+            except Exception:
+                log.exception("observer.failed")
 
     def _failed(self, run: _RunBatch, failure: CommitFailure, now: datetime) -> None:
         asks = [item.ask for item in run.decided]
@@ -322,26 +319,26 @@ class Committer:
             case RevisionConflict(unseen=unseen):
                 self._catch_up(run.base, unseen)
             case RunTaken(run_id=run_id):
-                self.forget(run_id)
+                self.states.forget(run_id)
                 refuse(
                     asks,
                     lambda ask: isinstance(ask.command, StartRun),
                     AlreadyStarted(run_id=run_id),
                 )
             case KeyTaken(record=record):
-                self.forget(run.base.run_id)
+                self.states.forget(run.base.run_id)
                 _answer_known_key(run, record, now)
             case GuardFailed():
                 refuse(asks, asks_about(failure), refusal_of(failure))
         self._again([ask for ask in asks if not ask.answer.done()])
 
     def _catch_up(self, base: RunState, unseen: Sequence[Entry]) -> None:
-        self._states.pop(base.run_id, None)
+        self.states.forget(base.run_id)
         state = base
         for entry in unseen:
             state = evolve(state, entry)
         if unseen:
-            self.remember(state)
+            self.states.remember(state)
 
     def _again(self, asks: Sequence[Ask]) -> None:
         for ask in asks:
