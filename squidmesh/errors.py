@@ -28,6 +28,7 @@
 Each has a stable ``code`` (the class name in snake_case, without Error, unless its constructor
 says otherwise) and JSON-safe ``details``. Messages name keys, fields and ids, never the values
 of a payload and never a token, so that they can be logged. All survive pickling and copying.
+The tree is long and stands in one module, so that a reader sees all that may be raised.
 """
 
 import re

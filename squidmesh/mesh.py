@@ -1,4 +1,9 @@
-"""SquidMesh: what a host application starts, steers and asks its runs with."""
+"""SquidMesh: what a host application starts, steers and asks its runs with.
+
+A long module of short methods: it is the public face in one place, and most of its lines say what
+an argument means and which errors are raised. What the methods do stands elsewhere, in
+`controlling` for what changes runs and in `asking` for what reads them.
+"""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence

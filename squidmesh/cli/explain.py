@@ -111,11 +111,16 @@ def answer(settings: Settings, run_id: str, explanation: Explanation) -> Sheet:
 
 
 def next_rows(
-    settings: Settings, run_id: str, explanation: Explanation
+    settings: Settings, run_id: str, explanation: Explanation, *, watching: bool = False
 ) -> Iterator[tuple[str, Line]]:
-    """The commands that may be given now, each once, and where they lead."""
+    """The commands that may be given now, each once, and where they lead.
+
+    Somebody who is *watching* need not be told to watch.
+    """
     notes: dict[str, str] = {}
     for action in explanation.next_actions:
+        if watching and action.name.startswith("wait_"):
+            continue
         command = command_for(settings, action, run_id, explanation)
         notes.setdefault(command, _leads_to(action, explanation))
     columns = max((len(command) for command in notes), default=0)

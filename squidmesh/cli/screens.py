@@ -164,12 +164,10 @@ class TreeScreen:
     def _draw(self, look: Look, outcome: Exit | None = None) -> None:
         steps = look.run.steps or ()
         most = max(self.live.height - _LINES_AROUND_THE_TREE, 3)
-        rows = [
-            ("Why", words(shortened(look.explanation.summary))),
-            *next_rows(self.settings, look.run.id, look.explanation),
-        ]
-        if outcome is not None:
-            rows.insert(0, ("End", words(*_ending(look, outcome))))
+        rows = [] if outcome is None else [("End", words(*_ending(look, outcome)))]
+        if look.run.status not in ("completed", "cancelled"):
+            rows.append(("Why", words(shortened(look.explanation.summary))))
+        rows += next_rows(self.settings, look.run.id, look.explanation, watching=outcome is None)
         self.live.draw(
             (picture(look.run, look.graph, look.at, most=most), Sheet(tuple(rows))),
             done=sum(step.status in OVER for step in steps),

@@ -2,7 +2,8 @@
 
 Every entry belongs to one run; the run's id, the format and the actor stand once in the journal
 row that holds the entries of a commit, so they are not repeated here. *at* is the store's time
-at the commit. Fields follow the durable dispatch protocol.
+at the commit. Fields follow the durable dispatch protocol. The module is long because the
+vocabulary stands in one place: it is what every journal ever written has to be read by.
 """
 
 import enum

@@ -3,6 +3,9 @@
 `evolve` folds one entry, `rebuild` folds all of them, and `assemble` puts the same state together
 from stored rows. All three are total and blind to anything but their arguments: no clock, no
 definition. That is why a journal can be read by code that does not know the workflow any more.
+
+The module is long because there is a short function for each entry of the vocabulary, and a reader
+looks for them here.
 """
 
 from collections.abc import Iterable, Mapping

@@ -2,6 +2,7 @@
 
 The numbered obligations are the contract; `squidmesh.testing.contracts` holds a test for each, in
 the same order. All of them are judged by the store's own clock, whose time every answer carries.
+The module is long because an adapter's author has to read all of it, and nothing else.
 """
 
 from abc import abstractmethod

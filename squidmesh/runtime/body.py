@@ -113,6 +113,8 @@ def _is_async(function: Callable[..., object]) -> bool:
         call = type(inner).__call__ if callable(inner) else None  # an object may be async to call
         if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call):
             return True
-        is_partial = isinstance(inner, functools.partial)
-        inner = inner.func if is_partial else getattr(inner, "__wrapped__", None)
+        if isinstance(inner, functools.partial):
+            inner = inner.func
+        else:
+            inner = getattr(inner, "__wrapped__", None)
     return False

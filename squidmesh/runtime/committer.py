@@ -28,7 +28,6 @@ from squidmesh.domain.commands import (
 from squidmesh.domain.decide import decide
 from squidmesh.domain.definition import WorkflowDefinition
 from squidmesh.domain.entries import Entry
-from squidmesh.domain.evolution import evolve
 from squidmesh.domain.state import RunState
 from squidmesh.errors import JournalCorruptError, RunNotFoundError, StoreConflictError
 from squidmesh.logs import logger
@@ -51,6 +50,7 @@ from squidmesh.runtime.asks import (
     asks_about,
     refusal_of,
     refuse,
+    starts,
 )
 from squidmesh.runtime.changes import WakeAt, owing_wakeups, run_change
 from squidmesh.runtime.known_states import KnownStates
@@ -221,11 +221,9 @@ class Committer:
         for run_id, run in runs.items():
             if run.base.started is not None:
                 marks.setdefault(run.base.started.fingerprint, run_id)
-        found: dict[str, WorkflowDefinition] = {}
-        for mark, run_id in marks.items():
-            known = self.registry.known(mark)
-            found[mark] = known or await self.registry.definition(mark, run_id)
-        return found
+        return {
+            mark: await self.registry.definition(mark, run_id) for mark, run_id in marks.items()
+        }
 
     def _decide(
         self,
@@ -317,28 +315,16 @@ class Committer:
         asks = [item.ask for item in run.decided]
         match failure:
             case RevisionConflict(unseen=unseen):
-                self._catch_up(run.base, unseen)
+                self.states.catch_up(run.base, unseen)
             case RunTaken(run_id=run_id):
                 self.states.forget(run_id)
-                refuse(
-                    asks,
-                    lambda ask: isinstance(ask.command, StartRun),
-                    AlreadyStarted(run_id=run_id),
-                )
+                refuse(asks, starts, AlreadyStarted(run_id=run_id))
             case KeyTaken(record=record):
                 self.states.forget(run.base.run_id)
                 _answer_known_key(run, record, now)
             case GuardFailed():
                 refuse(asks, asks_about(failure), refusal_of(failure))
         self._again([ask for ask in asks if not ask.answer.done()])
-
-    def _catch_up(self, base: RunState, unseen: Sequence[Entry]) -> None:
-        self.states.forget(base.run_id)
-        state = base
-        for entry in unseen:
-            state = evolve(state, entry)
-        if unseen:
-            self.states.remember(state)
 
     def _again(self, asks: Sequence[Ask]) -> None:
         for ask in asks:

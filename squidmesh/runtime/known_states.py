@@ -10,6 +10,7 @@ from typing import Final
 
 import attrs
 
+from squidmesh.domain.entries import Entry
 from squidmesh.domain.evolution import evolve
 from squidmesh.domain.state import RunState
 from squidmesh.ports.store import ClaimedAttempt, Store
@@ -55,6 +56,15 @@ class KnownStates:
         for state in found.values():
             self.remember(state)
         return found
+
+    def catch_up(self, base: RunState, unseen: Sequence[Entry]) -> None:
+        """Learn what others committed behind *base*; without their entries, ask again later."""
+        self.forget(base.run_id)
+        state = base
+        for entry in unseen:
+            state = evolve(state, entry)
+        if unseen:
+            self.remember(state)
 
     def remember(self, state: RunState) -> None:
         """Keep *state* if it is the newest one known of its run, and the run is not over."""
