@@ -219,6 +219,7 @@ def main(
         print(problem, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        print(f"Stopped; what there is stays in {place}.", file=sys.stderr)
         return 130
     if json_output:
         print(json.dumps(as_json(report), indent=2, ensure_ascii=False))

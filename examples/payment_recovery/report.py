@@ -254,6 +254,8 @@ def _command() -> str:
     if shutil.which("squidmesh") is not None:
         return "squidmesh"
     beside = Path(sys.executable).with_name("squidmesh")
+    if not beside.exists():
+        return f"{sys.executable} -m squidmesh"
     with contextlib.suppress(ValueError):
         beside = beside.relative_to(Path.cwd())
     return str(beside)

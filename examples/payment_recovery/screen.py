@@ -84,16 +84,17 @@ class Rich(Screen):
         self._console.rule(text, align="left", style="dim")
 
     def table(self, rows: Rows, *, header: Sequence[str] = (), right: Sequence[int] = ()) -> None:
+        from rich.padding import Padding  # noqa: PLC0415  rich may not be installed
         from rich.table import Table  # noqa: PLC0415  rich may not be installed
 
-        table = Table(box=None, show_header=bool(header), header_style="dim", padding=(0, 1))
+        table = Table(box=None, show_header=bool(header), header_style="dim", padding=(0, 2, 0, 0))
         for number in range(len(rows[0]) if rows else 0):
             table.add_column(
                 header[number] if header else "", justify="right" if number in right else "left"
             )
         for row in rows:
             table.add_row(*row)
-        self._console.print(table)
+        self._console.print(Padding(table, (0, 0, 0, 2)))
 
     @contextlib.contextmanager
     def progress(self, total: int) -> Iterator[Progress]:

@@ -157,7 +157,7 @@ def _facts(explanation: Explanation) -> Iterator[str]:
     waiting = details.get("waiting")
     known = _SAID_ELSEWHERE | (_OF_WAITING if waiting else frozenset())
     for key, value in details.items():
-        if key not in known and value not in (None, [], {}):
+        if key not in known and value not in (None, [], {}, 0):
             yield f"{key.replace('_', ' ')}: {told(value)}"
     for item in waiting if isinstance(waiting, list) else ():
         if isinstance(item, Mapping):

@@ -7,12 +7,12 @@ import click
 
 from squidmesh import Run, RunPage, SquidMesh
 from squidmesh.cli.documents import run_document
-from squidmesh.cli.layout import Line, Table, words
+from squidmesh.cli.layout import Line, Span, Table, words
 from squidmesh.cli.moments import now, rough, span_of
 from squidmesh.cli.opening import ask
 from squidmesh.cli.options import MOMENT, PAIR, STATUSES, store_options
 from squidmesh.cli.settings import Settings
-from squidmesh.cli.styles import dim, marked
+from squidmesh.cli.styles import marked, style_of
 
 
 @click.command("list")
@@ -80,14 +80,14 @@ def _table(runs: Sequence[Run], at: datetime) -> Table:
 
 
 def _row(run: Run, at: datetime) -> tuple[Line, ...]:
-    error = run.error["code"] if run.error is not None else None
+    error = str(run.error["code"]) if run.error is not None else ""
     place = run.current_step or ""
     tags = ", ".join(f"{key}={value}" for key, value in run.tags.items())
     return (
         words(run.id),
         words(run.workflow),
         marked(run.status),
-        words(place, dim(f" {error}") if error else ""),
+        words(f"{place}: " if place and error else place, Span(error, style_of("failed"))),
         words(f"{rough(at - run.started_at)} ago"),
         words(span_of(run.ended_at - run.started_at) if run.ended_at else ""),
         words(tags),

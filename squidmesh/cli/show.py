@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Final
 
 import click
 
@@ -141,12 +142,23 @@ def _history(entries: tuple[Entry, ...]) -> Table:
             words(str(entry.seq)),
             words(clock_time(entry.at)),
             words(entry.type),
-            words(pairs({key: entry.data[key] for key in entry.data if key not in _IDENTITY})),
+            words(pairs(_worth_reading(entry))),
         )
         for entry in entries
     )
     return Table(("seq", "at", "entry", "data"), rows)
 
 
-_IDENTITY = frozenset({"run_id", "runnable_key", "at"})
-"""What an entry's row says already."""
+def _worth_reading(entry: Entry) -> dict[str, object]:
+    """An entry's fields, without what its row says already and what only programs compare."""
+    ordinary = {"visit": 1, "priority": 0, "queue": "default"}
+    return {
+        key: value
+        for key, value in entry.data.items()
+        if key not in _FOR_PROGRAMS and (key not in ordinary or ordinary[key] != value)
+    }
+
+
+_FOR_PROGRAMS: Final = frozenset(
+    {"run_id", "runnable_key", "at", "token_hash", "claim_id", "fingerprint"}
+)

@@ -7,6 +7,7 @@ from typing import Final
 from squidmesh.cli.moments import from_text, stamp
 
 LONGEST: Final = 600
+LONGEST_INNER: Final = 120
 
 
 def compact(value: object, longest: int = LONGEST) -> str:
@@ -32,10 +33,21 @@ def told(value: object) -> str:
 
 
 def pairs(values: Mapping[str, object]) -> str:
-    """The entries of a mapping that say something."""
+    """The entries of a mapping that say something; what is nested stays JSON."""
     return ", ".join(
-        f"{key}={told(value)}" for key, value in values.items() if value not in (None, {}, [], "")
+        f"{key}={_inner(value)}" for key, value in values.items() if value not in (None, {}, [], "")
     )
+
+
+def _inner(value: object) -> str:
+    is_error = isinstance(value, Mapping) and "code" in value and "message" in value
+    return compact(value, LONGEST_INNER) if _is_nested(value) and not is_error else told(value)
+
+
+def _is_nested(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return any(isinstance(item, Mapping | list) for item in value)
+    return isinstance(value, Mapping)
 
 
 def error_told(error: Mapping[str, object]) -> str:

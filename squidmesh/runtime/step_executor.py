@@ -31,7 +31,11 @@ from squidmesh.domain.planning import inputs_of
 from squidmesh.domain.recovery import undo_inputs
 from squidmesh.domain.state import RunState, is_compensation
 from squidmesh.domain.values import Json
-from squidmesh.errors import PayloadTooLargeError, UnserializableValueError
+from squidmesh.errors import (
+    PayloadTooLargeError,
+    SquidMeshError,
+    UnserializableValueError,
+)
 from squidmesh.logs import logger
 from squidmesh.outcomes import Deferred, Errored
 from squidmesh.ports.clock import Clock
@@ -108,29 +112,31 @@ class StepExecutor:
         timeout: timedelta | None,
     ) -> object:
         """Return what the body returned, or Failed for whatever else it did."""
-        task = asyncio.current_task()
         try:
             positional, named = body.bind(values, context)
+        except InputProblem as problem:
+            return Failed(error=problem.record)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as problem:  # noqa: BLE001  validators may raise anything
+            return Failed(error=_raised(problem))
+        try:
             if timeout is not None:
                 return await self._within(body, positional, named, context, timeout)
             if body.is_async:
-                return await cast("Awaitable[object]", body.function(*positional, **named))
+                return await _awaited(body, positional, named)
             return await self._in_thread(body, positional, named)
-        except InputProblem as problem:
-            return Failed(error=problem.record)
-        except asyncio.CancelledError as problem:
-            if task is not None and task.cancelling():
-                raise
-            return Failed(error=_raised(problem))
-        except (KeyboardInterrupt, GeneratorExit):
+        except asyncio.CancelledError:
+            # A body in a thread goes on; it should know that nobody waits for it.
+            context.tell_cancelled()
             raise
-        except BaseException as problem:  # noqa: BLE001  the step boundary: bodies may raise anything
+        except Exception as problem:  # noqa: BLE001  the machine may have no thread left
             return Failed(error=_raised(problem))
 
     def _in_thread(
         self, body: BoundBody, positional: list[object], named: dict[str, object]
     ) -> "asyncio.Future[object]":
-        return self.threads.run(functools.partial(body.function, *positional, **named))
+        return self.threads.run(functools.partial(_called, body, positional, named))
 
     async def _within(
         self,
@@ -142,8 +148,9 @@ class StepExecutor:
     ) -> object:
         """Run the body for at most *timeout*; then an async one is cancelled, a plain one left."""
         if body.is_async:
-            called = cast("Awaitable[object]", body.function(*positional, **named))
-            running: asyncio.Future[object] = asyncio.ensure_future(called)
+            running: asyncio.Future[object] = asyncio.ensure_future(
+                _awaited(body, positional, named)
+            )
         else:
             running = self._in_thread(body, positional, named)
         alarm = asyncio.ensure_future(self.clock.sleep(timeout.total_seconds()))
@@ -176,29 +183,42 @@ class StepExecutor:
             ended.exception()
 
     def _outcome(self, said: object, output: str | None) -> Outcome:
+        try:
+            return self._read(said, output)
+        except Exception as problem:  # noqa: BLE001  what bodies return may be anybody's classes
+            kind = type(problem).__qualname__
+            return _failed(
+                "unserializable_result", f"What the step returned cannot be read: {kind}."
+            )
+
+    def _read(self, said: object, output: str | None) -> Outcome:
         match said:
             case Errored():
                 return self._errored(said)
-            case Deferred(delay=delay, reason=reason):
-                return PutOff(delay=delay, reason=reason)
+            case Deferred():
+                return _deferred(said)
             case None:
                 return Succeeded()
             case _:
                 return self._result(said, output)
 
     def _errored(self, said: Errored) -> Outcome:
+        """A failure in the body's own words, as far as they can be stored."""
         try:
             details = codec.plain(dict(said.details or {}), max_bytes=self.most_bytes)
-        except (UnserializableValueError, PayloadTooLargeError) as problem:
+        except SquidMeshError as problem:
             details = {"details_problem": problem.code}
+        except Exception as problem:  # noqa: BLE001  details may be anybody's classes
+            details = {"details_problem": _clean(type(problem).__qualname__)}
         assert isinstance(details, dict)
         error = ErrorRecord(
             code=_clean(said.code),
             message=_clean(said.message),
             details=details,
-            retryable=said.retryable,
+            retryable=bool(said.retryable),
         )
-        return Failed(error=error, retry_after=said.retry_after)
+        wished = said.retry_after if isinstance(said.retry_after, timedelta) else None
+        return Failed(error=error, retry_after=wished)
 
     def _result(self, said: object, output: str | None) -> Outcome:
         if asyncio.iscoroutine(said):
@@ -233,26 +253,58 @@ def _failed(code: str, message: str, *, retryable: bool = False) -> Failed:
     return Failed(error=ErrorRecord(code=code, message=message, retryable=retryable))
 
 
+async def _awaited(
+    body: BoundBody, positional: list[object], named: dict[str, object]
+) -> object:
+    """Return what an async body returned, or Failed for what it raised of its own accord.
+
+    It must not raise: what a task raises may end the whole event loop.
+    """
+    task = asyncio.current_task()
+    try:
+        return await cast("Awaitable[object]", body.function(*positional, **named))
+    except asyncio.CancelledError as problem:
+        if task is not None and task.cancelling():
+            raise
+        return Failed(error=_raised(problem))
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as problem:  # noqa: BLE001  the step boundary: bodies may raise anything
+        return Failed(error=_raised(problem))
+
+
+def _called(body: BoundBody, positional: list[object], named: dict[str, object]) -> object:
+    """Return what a plain body returned, or Failed; its thread is none that gets interrupted."""
+    try:
+        return body.function(*positional, **named)
+    except BaseException as problem:  # noqa: BLE001  the step boundary: bodies may raise anything
+        return Failed(error=_raised(problem))
+
+
+def _deferred(said: Deferred) -> Outcome:
+    if not isinstance(said.delay, timedelta):
+        return _failed("invalid_result", f"Deferred takes a timedelta, not {_kind(said.delay)}.")
+    return PutOff(delay=said.delay, reason=None if said.reason is None else _clean(said.reason))
+
+
 def _raised(problem: BaseException) -> ErrorRecord:
     """The record of an exception: its class and its text, cleaned and capped."""
     return ErrorRecord(
         code="step_exception",
-        message=_clean(_text_of(problem)),
+        message=_clean(problem),
         type=_clean(type(problem).__qualname__),
         retryable=True,
     )
 
 
-def _text_of(problem: BaseException) -> str:
-    try:
-        return str(problem)
-    except Exception:  # noqa: BLE001  a broken __str__ must not hide the failure
-        return "(the exception cannot be shown as text)"
-
-
-def _clean(text: object) -> str:
+def _clean(said: object) -> str:
     """Text that every store takes: no NUL, no halves of characters, not too long."""
-    shown = text if isinstance(text, str) else repr(text)
+    try:
+        shown = said if isinstance(said, str) else str(said)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001  a broken __str__ must not hide the failure
+        return f"(the {_kind(said)} cannot be shown as text)"
     shown = shown[:MOST_ERROR_TEXT].replace("\x00", "\ufffd")
     return shown.encode("utf-8", "replace").decode("utf-8")
 

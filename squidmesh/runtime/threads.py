@@ -65,9 +65,10 @@ class Threads:
             starts = self._idle == 0
             if not starts:
                 self._idle -= 1
-        self._jobs.put(_Job(call, contextvars.copy_context(), loop, done))
         if starts:
+            # First the thread: if there is none to be had, nothing is left behind to be run later.
             threading.Thread(target=self._work, name="squidmesh-body", daemon=True).start()
+        self._jobs.put(_Job(call, contextvars.copy_context(), loop, done))
         return done
 
     def _work(self) -> None:

@@ -46,37 +46,14 @@ FINAL: Final = {
     FinalStatus.CANCELLED: RunStatus.CANCELLED,
 }
 
+_UNSUCCESSFUL: Final = frozenset({RunStatus.CANCELLED, RunStatus.COMPENSATING, RunStatus.FAILED})
+
 LEGAL: Final[Mapping[RunStatus, frozenset[RunStatus]]] = {
     RunStatus.PENDING: frozenset({RunStatus.RUNNING, RunStatus.FAILED, RunStatus.CANCELLED}),
-    RunStatus.RUNNING: frozenset(
-        {
-            RunStatus.RETRYING,
-            RunStatus.PAUSED,
-            RunStatus.CANCELLING,
-            RunStatus.CANCELLED,
-            RunStatus.COMPENSATING,
-            RunStatus.FAILED,
-            RunStatus.COMPLETED,
-        }
-    ),
-    RunStatus.RETRYING: frozenset(
-        {
-            RunStatus.RUNNING,
-            RunStatus.CANCELLING,
-            RunStatus.CANCELLED,
-            RunStatus.COMPENSATING,
-            RunStatus.FAILED,
-        }
-    ),
-    RunStatus.PAUSED: frozenset(
-        {
-            RunStatus.RUNNING,
-            RunStatus.COMPLETED,
-            RunStatus.COMPENSATING,
-            RunStatus.FAILED,
-            RunStatus.CANCELLED,
-        }
-    ),
+    RunStatus.RUNNING: _UNSUCCESSFUL
+    | {RunStatus.RETRYING, RunStatus.PAUSED, RunStatus.CANCELLING, RunStatus.COMPLETED},
+    RunStatus.RETRYING: _UNSUCCESSFUL | {RunStatus.RUNNING, RunStatus.CANCELLING},
+    RunStatus.PAUSED: _UNSUCCESSFUL | {RunStatus.RUNNING, RunStatus.COMPLETED},
     RunStatus.CANCELLING: frozenset({RunStatus.CANCELLED}),
     RunStatus.COMPENSATING: frozenset({RunStatus.FAILED}),
     RunStatus.FAILED: frozenset(),
@@ -92,6 +69,7 @@ class Try:
 
     visible_at: datetime
     holder: str | None = None
+    fence: int = 0
     is_open: bool = True
     is_retry: bool = False
 
@@ -176,13 +154,11 @@ class Ledger:
                 self.completed.append(entry.step)
             case AttemptFailed():
                 self._close(self._held(entry.step, entry.number))
-                self.failures[entry.step] = self.failures.get(entry.step, 0) + 1
-                assert self.failures[entry.step] <= self._policy(entry.step).max_attempts
+                self._exhausting(entry)
                 self._failed(entry.then)
             case AttemptLost():
                 self._close(self._held(entry.step, entry.number))
-                self.losses[entry.step] = self.losses.get(entry.step, 0) + 1
-                assert self.losses[entry.step] <= self.max_deliveries
+                self._poisoning(entry)
                 self._failed(entry.then)
             case AttemptCancelled():
                 assert self.is_ending
@@ -246,7 +222,7 @@ class Ledger:
         assert latest.holder is None
         assert latest.visible_at <= entry.at
         assert not self.cancelling
-        latest.holder = entry.claim_id
+        latest.holder, latest.fence = entry.claim_id, self.count
         latest.is_retry = False
         self.began = True
 
@@ -264,6 +240,26 @@ class Ledger:
     @staticmethod
     def _close(latest: Try) -> None:
         latest.is_open, latest.holder, latest.is_retry = False, None, False
+
+    def _exhausting(self, entry: AttemptFailed) -> None:
+        """A step fails for good at a terminal error or at its last attempt, and not before."""
+        failures = self.failures.get(entry.step, 0) + 1
+        self.failures[entry.step] = failures
+        maximum = self._policy(entry.step).max_attempts
+        is_last = not entry.error.retryable or failures == maximum
+        assert failures <= maximum
+        if not self.is_ending:
+            assert is_last == (entry.then is not AfterFailure.RETRY)
+
+    def _poisoning(self, entry: AttemptLost) -> None:
+        """A step is poisoned by the loss that reaches the bound, and not before."""
+        losses = self.losses.get(entry.step, 0) + 1
+        self.losses[entry.step] = losses
+        is_last = losses == self.max_deliveries
+        assert losses <= self.max_deliveries
+        if not self.is_ending:
+            assert is_last == (entry.then is not AfterFailure.RETRY)
+            assert is_last == (entry.error is not None)
 
     def _failed(self, then: AfterFailure) -> None:
         assert (then is AfterFailure.RECORD) == self.is_ending
@@ -312,6 +308,11 @@ class Ledger:
     def holders(self) -> dict[str, str]:
         """The claims that count, by step."""
         return {step: one.holder for step, one in self.open_tries if one.holder is not None}
+
+    @property
+    def fences(self) -> dict[str, int]:
+        """The run's length at each claim that counts, by step."""
+        return {step: one.fence for step, one in self.open_tries if one.holder is not None}
 
     @property
     def status(self) -> RunStatus:

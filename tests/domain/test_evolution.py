@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from squidmesh.domain.commands import Failed, PutOff
 from squidmesh.domain.definition import RetryPolicy
 from squidmesh.domain.entries import (
+    AfterFailure,
+    AttemptFailed,
     AttemptHeartbeat,
     Carried,
     Entry,
@@ -30,6 +32,7 @@ from squidmesh.domain.state import (
 )
 from squidmesh.domain.values import Json
 from tests.domain.builders import (
+    BROKEN,
     BUSY,
     LEASE,
     RUN,
@@ -191,6 +194,20 @@ def test_some_facts_only_count(entry: Entry) -> None:
     after = evolve(run.state, entry)
 
     assert after == attrs.evolve(run.state, revision=run.state.revision + 1)
+
+
+def test_the_first_failure_stays_the_runs_error_whoever_wrote_the_journal() -> None:
+    run = Script(a_workflow(an_action("a"), an_action("b"))).start()
+    run.claim("a")
+    run.claim("b")
+    first, second = (
+        AttemptFailed(at=T0, step=step, number=1, error=BROKEN, then=AfterFailure.FAIL)
+        for step in ("b", "a")
+    )
+
+    after = evolve(evolve(run.state, first), second)
+
+    assert after.error == attrs.evolve(BROKEN, step="b")
 
 
 def test_a_heartbeat_of_the_vocabulary_leaves_the_lease_to_the_store() -> None:

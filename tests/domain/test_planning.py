@@ -1,8 +1,6 @@
-"""Routes, conditions, joins, and the values that a body is given."""
+"""Routes, joins, and the values that a body is given."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from returns.result import Failure, Success
 
 from squidmesh.domain.commands import Succeeded
@@ -14,7 +12,6 @@ from squidmesh.domain.planning import (
     all_applied,
     bind,
     delay_of,
-    holds,
     inputs_of,
     is_applied,
     look_up,
@@ -36,97 +33,11 @@ from tests.domain.builders import (
     seconds,
 )
 from tests.domain.script import Script
-from tests.domain.strategies import json_values
-
-OPERATORS = st.sampled_from(Operator)
 
 
 def a_run(payload: dict[str, Json] | None = None) -> Script:
     """A run of one step that has begun."""
     return Script(a_chain(an_action("load"))).start(payload)
-
-
-def equals(operand: Json) -> Condition:
-    """Whether the value under ``x`` is this one."""
-    return Condition(("x",), Operator.EQUALS, operand)
-
-
-# What conditions find true.
-
-
-@pytest.mark.parametrize(
-    ("value", "operand", "is_so"),
-    [
-        (1, 1, True),
-        (1, 1.0, True),
-        ("auto", "auto", True),
-        (None, None, True),
-        (True, True, True),
-        (True, 1, False),
-        (0, False, False),
-        ("1", 1, False),
-        ([True], [1], False),
-        ([1, [True]], [1, [True]], True),
-        ([1], [1, 2], False),
-        ({"a": True}, {"a": 1}, False),
-        ({"a": [0]}, {"a": [False]}, False),
-        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True),
-        ({"a": 1}, {"b": 1}, False),
-        ({}, [], False),
-    ],
-)
-def test_values_are_equal_as_json_and_not_as_python(
-    value: Json, operand: Json, *, is_so: bool
-) -> None:
-    state = a_run().state
-
-    assert holds(equals(operand), {"x": value}, state) is is_so
-    assert holds(equals(value), {"x": operand}, state) is is_so
-
-
-@pytest.mark.parametrize(
-    ("value", "more", "less"),
-    [(2, True, False), (0.5, False, True), (1, False, False), (10**400, True, False)],
-)
-def test_numbers_are_compared_with_numbers(value: Json, *, more: bool, less: bool) -> None:
-    state = a_run().state
-
-    assert holds(Condition(("x",), Operator.GREATER_THAN, 1), {"x": value}, state) is more
-    assert holds(Condition(("x",), Operator.LESS_THAN, 1), {"x": value}, state) is less
-
-
-@given(json_values, json_values, OPERATORS, st.lists(st.text(max_size=2), min_size=1, max_size=3))
-def test_no_condition_raises_whatever_the_values_are(
-    value: Json, operand: Json, operator: Operator, path: list[str]
-) -> None:
-    state = a_run().state
-
-    for condition in (
-        Condition(("x",), operator, operand),
-        Condition(("x", *path), operator, operand),
-        Condition(tuple(path), operator, operand),
-    ):
-        assert holds(condition, {"x": value}, state) in {True, False}
-
-
-@given(json_values)
-def test_every_value_equals_itself_and_is_neither_more_nor_less_than_that(value: Json) -> None:
-    state = a_run().state
-    outputs = {"x": value}
-
-    assert holds(equals(value), outputs, state)
-    assert not holds(Condition(("x",), Operator.GREATER_THAN, value), outputs, state)
-    assert not holds(Condition(("x",), Operator.LESS_THAN, value), outputs, state)
-
-
-def test_a_missing_path_makes_a_condition_false() -> None:
-    state = a_run().state
-
-    assert not holds(Condition(("nowhere",), Operator.EQUALS, None), {}, state)
-    assert not holds(Condition(("x", "deep"), Operator.EQUALS, None), {"x": 1}, state)
-
-
-# Where a value is found.
 
 
 def test_outputs_stand_before_the_payload() -> None:
@@ -187,9 +98,6 @@ def test_a_parameter_that_nothing_provides_is_a_terminal_error_that_names_it() -
         message="Nothing provided 'order.id' for the parameter 'order_id'.",
         details={"parameter": "order_id", "path": "order.id", "missing_at": "id"},
     )
-
-
-# What a step sees.
 
 
 def test_along_routes_a_step_sees_the_whole_context() -> None:
@@ -303,9 +211,6 @@ def test_of_two_carried_outputs_the_later_one_counts() -> None:
     run = Script(workflow).start(from_step="third", carried=old)
 
     assert inputs_of(workflow, run.state, "third") == Success({"found": "first"})
-
-
-# Joins, routes and the small questions.
 
 
 def test_ready_is_what_only_waited_for_this_step() -> None:

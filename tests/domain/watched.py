@@ -111,11 +111,12 @@ class WatchedRun:
         assert self.state.status is self.ledger.status
         attempts = {name: step.attempts for name, step in self.state.steps.items()}
         claimed = {
-            name: tries[-1].claim_id
+            name: tries[-1]
             for name, tries in attempts.items()
             if tries and tries[-1].status is AttemptStatus.CLAIMED
         }
-        assert claimed == self.ledger.holders
+        assert {name: one.claim_id for name, one in claimed.items()} == self.ledger.holders
+        assert {name: one.fence for name, one in claimed.items()} == self.ledger.fences
         assert self.state.running == len(claimed)
         numbers = {name: [one.number for one in tries] for name, tries in attempts.items() if tries}
         assert numbers == {

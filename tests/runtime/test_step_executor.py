@@ -452,7 +452,6 @@ ACCIDENTS: Final[dict[str, tuple[BaseException, str, str]]] = {
     "SystemExit": (SystemExit(3), "SystemExit", "3"),
     "CancelledError": (asyncio.CancelledError("mine"), "CancelledError", "mine"),
     "TimeoutError": (TimeoutError("mine"), "TimeoutError", "mine"),
-    "StopIteration": (StopIteration(7), "RuntimeError", "StopIteration"),
     "StopAsyncIteration": (StopAsyncIteration("x"), "StopAsyncIteration", "x"),
     "RecursionError": (RecursionError("deep"), "RecursionError", "deep"),
     "MemoryError": (MemoryError("full"), "MemoryError", "full"),
@@ -460,7 +459,7 @@ ACCIDENTS: Final[dict[str, tuple[BaseException, str, str]]] = {
     "a real nul": (ValueError("a\0b"), "ValueError", "a\N{REPLACEMENT CHARACTER}b"),
     "half a character": (ValueError("a\ud800b"), "ValueError", "a?b"),
     "50 MB": (ValueError("x" * 50_000_000), "ValueError", "x" * 8192),
-    "no text": (Broken(), "Broken", "(the exception cannot be shown as text)"),
+    "no text": (Broken(), "Broken", "(the Broken cannot be shown as text)"),
 }
 
 
