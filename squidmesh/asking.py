@@ -1,5 +1,6 @@
 """What can be asked of runs: how one stands, why, what it looks like, and which there are."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -113,16 +114,24 @@ def _query(options: ListOptions) -> RunQuery:
     limit = options.limit
     if type(limit) is not int or not 1 <= limit <= MOST_PER_PAGE:
         raise InvalidOptionError("limit", f"limit is an integer from 1 to {MOST_PER_PAGE}.")
-    if options.workflow is not None:
-        check_name("workflow", options.workflow)
     return RunQuery(
-        workflow=options.workflow if isinstance(options.workflow, str) else None,
+        workflow=_workflow(options.workflow),
         statuses=_statuses(options.status),
         tags=_tags(options.tags),
         started_after=_instant("started_after", options.started_after),
         started_before=_instant("started_before", options.started_before),
         limit=limit,
     )
+
+
+def _workflow(workflow: object) -> str | None:
+    """The name of the workflow whose runs are wanted; it need not be registered here."""
+    if workflow is None:
+        return None
+    definition = getattr(workflow, "definition", workflow)
+    if isinstance(definition, WorkflowDefinition):
+        return definition.name
+    return check_name("workflow", workflow)
 
 
 def _statuses(status: object) -> frozenset[RunStatus] | None:
@@ -141,7 +150,7 @@ def _statuses(status: object) -> frozenset[RunStatus] | None:
 def _tags(tags: object) -> dict[str, str]:
     if tags is None:
         return {}
-    if not isinstance(tags, dict):
+    if not isinstance(tags, Mapping):
         raise InvalidOptionError("tags", "tags is a mapping from texts to texts.")
     return {check_name("tags", key): check_name("tags", value) for key, value in tags.items()}
 

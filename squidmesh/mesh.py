@@ -17,7 +17,7 @@ from squidmesh.controlling import Said
 from squidmesh.domain.explanation import Explanation
 from squidmesh.domain.graph import RunGraph
 from squidmesh.errors import InvalidOptionError, UnknownWorkflowError
-from squidmesh.opening import StoreAt, check_url
+from squidmesh.opening import StoreAt, check_url, migration_sql
 from squidmesh.ports.clock import Clock, Ids, Random
 from squidmesh.ports.executor import Executor
 from squidmesh.runtime.assembling import Settings, assemble_engine
@@ -275,7 +275,7 @@ class SquidMesh:
     async def list_runs(
         self,
         *,
-        workflow: str | None = None,
+        workflow: AnyWorkflow | str | None = None,
         status: str | Iterable[str] | None = None,
         tags: Mapping[str, str] | None = None,
         started_after: datetime | None = None,
@@ -448,6 +448,15 @@ class SquidMesh:
         """Create or upgrade the tables, and return their version; repeating it changes nothing."""
         engine = await self.engine()
         return await engine.store.migrate()
+
+    @staticmethod
+    def migration_sql(url: str) -> str:
+        """Return the statements that `migrate` runs on an empty database; opens nothing.
+
+        Raises:
+            InvalidOptionError: The URL names no store.
+        """
+        return migration_sql(url)
 
     async def run_until_idle(self, *, timeout: timedelta | None = None) -> None:
         """Work until nothing is due now and nothing runs; timers are not waited for.

@@ -47,6 +47,19 @@ async def open_store(url: str, clock: Clock, options: Mapping[str, object]) -> "
     return await SQLiteStore.open(path_of(url), clock=clock)
 
 
+def migration_sql(url: str) -> str:
+    """Return the statements that make the tables of the store that *url* names; opens nothing.
+
+    Raises:
+        InvalidOptionError: The URL names no store.
+    """
+    if check_url(url) == "memory":
+        return ""
+    from squidmesh.adapters.sqlite import schema
+
+    return schema.sql()
+
+
 def check_url(url: object) -> str:
     """Return the URL's scheme, or say what is wrong with it.
 

@@ -43,7 +43,7 @@ class Worker:
             check_name("queues", queue)
         if type(concurrency) is not int or concurrency < 1:
             raise InvalidOptionError("concurrency", "concurrency is a positive integer.")
-        if lease is not None and lease <= timedelta(0):
+        if lease is not None and not (isinstance(lease, timedelta) and lease > timedelta(0)):
             raise InvalidOptionError("lease", "lease is a positive timedelta.")
         self._mesh = mesh
         self._queues = tuple(dict.fromkeys(queues))

@@ -46,10 +46,11 @@ class CommandLine(Ordered):
         **extra: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
         """Run a command and leave the process with its exit status."""
-        if not standalone_mode:
-            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         given = tuple(sys.argv[1:] if args is None else args)
         settings = Settings(arguments=given, json="--json" in given)
+        if not standalone_mode:
+            extra.setdefault("obj", settings)
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         status: object = Exit.OK
         try:
             status = super().main(

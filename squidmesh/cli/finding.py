@@ -36,18 +36,20 @@ class _Found:
     is_all: bool
 
 
-async def find_run(mesh: SquidMesh, given: str, settings: Settings) -> str:
+async def find_run(mesh: SquidMesh, given: str, settings: Settings, *, page: int = PAGE) -> str:
     """Return the whole id of the run that *given* stands for, and note it in the settings.
+
+    A search reads at most `MOST_PAGES` pages of *page* runs.
 
     Raises:
         CommandError: No run, several runs, or perhaps several begin like that.
         InvalidRunIdError: It is no beginning of an id.
     """
-    settings.run_id = await _found(mesh, given, settings.terminal)
+    settings.run_id = await _found(mesh, given, settings.terminal, page)
     return settings.run_id
 
 
-async def _found(mesh: SquidMesh, given: str, terminal: Terminal) -> str:
+async def _found(mesh: SquidMesh, given: str, terminal: Terminal, page: int) -> str:
     if given == LAST:
         return await _last(mesh)
     digits = given.replace("-", "").lower()
@@ -63,7 +65,7 @@ async def _found(mesh: SquidMesh, given: str, terminal: Terminal) -> str:
             exit_code=Exit.USAGE,
             details={"run_id": given},
         )
-    return await _beginning_with(mesh, digits, given, terminal)
+    return await _beginning_with(mesh, digits, given, terminal, page)
 
 
 def _whole(given: str) -> str:
@@ -86,19 +88,18 @@ async def _last(mesh: SquidMesh) -> str:
     return page.runs[0].id
 
 
-async def _beginning_with(mesh: SquidMesh, digits: str, given: str, terminal: Terminal) -> str:
+async def _beginning_with(
+    mesh: SquidMesh, digits: str, given: str, terminal: Terminal, page: int
+) -> str:
     window = _window(digits)
     found = _Found((), is_all=True)
     if window is not None:
-        found = await _search(mesh, digits, window, terminal)
+        found = await _search(mesh, digits, window, terminal, page)
     if not found.ids:
-        newest = await _search(mesh, digits, (None, None), terminal)
-        found = _Found(newest.ids, is_all=found.is_all and newest.is_all)
-        if not found.ids:
-            raise _not_found(given, found)
-    elif len(found.ids) == 1 and not found.is_all:
-        raise _ambiguous(given, found)
-    if len(found.ids) > 1:
+        found = await _search(mesh, digits, (None, None), terminal, page)
+    if not found.ids:
+        raise _not_found(given, found, most=page * MOST_PAGES)
+    if len(found.ids) > 1 or not found.is_all:
         raise _ambiguous(given, found)
     return found.ids[0]
 
@@ -122,13 +123,14 @@ async def _search(
     digits: str,
     window: tuple[datetime | None, datetime | None],
     terminal: Terminal,
+    size: int,
 ) -> _Found:
     ids: list[str] = []
     cursor: str | None = None
     with terminal.progress("Looking for the run", MOST_PAGES) as advance:
         for _ in range(MOST_PAGES):
             page = await mesh.list_runs(
-                started_after=window[0], started_before=window[1], limit=PAGE, cursor=cursor
+                started_after=window[0], started_before=window[1], limit=size, cursor=cursor
             )
             ids += [run.id for run in page.runs if run.id.replace("-", "").startswith(digits)]
             cursor = page.next_cursor
@@ -138,8 +140,8 @@ async def _search(
     return _Found(tuple(ids), is_all=cursor is None)
 
 
-def _not_found(given: str, found: _Found) -> CommandError:
-    among = "" if found.is_all else f" among the newest {PAGE * MOST_PAGES:,}; give the whole id"
+def _not_found(given: str, found: _Found, *, most: int) -> CommandError:
+    among = "" if found.is_all else f" among the newest {most:,}; give the whole id"
     return CommandError(
         f"No run begins with {given}{among}.",
         code="run_not_found",

@@ -51,10 +51,14 @@ def picture(
         for step in shown
     ]
     if above:
-        children.insert(0, Branch(words(dim(f"… {above} steps above"))))
+        children.insert(0, Branch(words(dim(f"… {_steps(above)} above"))))
     if below:
-        children.append(Branch(words(dim(f"… {below} steps below"))))
+        children.append(Branch(words(dim(f"… {_steps(below)} below"))))
     return Branch(title(run) if root is None else root, tuple(children))
+
+
+def _steps(count: int) -> str:
+    return "1 step" if count == 1 else f"{count} steps"
 
 
 def title(run: Run) -> Line:

@@ -92,6 +92,9 @@ def worker(
         concurrency=concurrency,
         lease=lease,
     )
+    # What cannot work is refused before a store is made or a word is logged.
+    mesh = SquidMesh.open(job.url, workflows=job.workflows, lease=job.lease)
+    working = Worker(mesh, queues=job.queues, concurrency=job.concurrency)
     stream = sys.stdout if settings.json else sys.stderr
     logs.configure(
         as_json=settings.json or log_json,
@@ -99,12 +102,11 @@ def worker(
         level=log_level,
         color=_is_colored(settings, stream),
     )
-    asyncio.run(_work(job, settings if not (settings.json or log_json) else None))
+    asyncio.run(_work(mesh, working, job, settings if not (settings.json or log_json) else None))
 
 
-async def _work(job: _Job, settings: Settings | None) -> None:
-    async with SquidMesh.open(job.url, workflows=job.workflows, lease=job.lease) as mesh:
-        working = Worker(mesh, queues=job.queues, concurrency=job.concurrency)
+async def _work(mesh: SquidMesh, working: Worker, job: _Job, settings: Settings | None) -> None:
+    async with mesh:
         with _stopped_by_signals(working.stop):
             _say_ready(job, settings)
             await working.run()

@@ -10,6 +10,7 @@ Whatever happens behind a commit (wake-ups, events) is told to observers, in pla
 """
 
 import asyncio
+import contextvars
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
@@ -124,7 +125,10 @@ class Committer:
         """Queue asks without waiting; each carries its answer."""
         self._waiting.extend(asks)
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._work(), name="committer")
+            # A context of its own: whoever asks first must not lend its log fields to all others.
+            self._task = asyncio.get_running_loop().create_task(
+                self._work(), name="committer", context=contextvars.Context()
+            )
         self._wake.set()
 
     async def close(self) -> None:

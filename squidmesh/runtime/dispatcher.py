@@ -6,6 +6,7 @@ repeated by the sweep.
 """
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
@@ -73,7 +74,9 @@ class Dispatcher:
             if _can_hold(executor, attempt.visible_at, now)
         ]
         if wakeups:
-            task = asyncio.get_running_loop().create_task(self._send(executor, wakeups))
+            task = asyncio.get_running_loop().create_task(
+                self._send(executor, wakeups), context=contextvars.Context()
+            )
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
 

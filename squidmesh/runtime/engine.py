@@ -71,24 +71,28 @@ class Engine:
         definition = await self.registry.definition(mark, held.run_id)
         spec = definition.by_name.get(step)
         context = context_of(held, self.heart)
-        if held.state.cancelling:
-            context.tell_cancelled()
-        structlog.contextvars.bind_contextvars(
-            run_id=held.run_id,
-            workflow=context.workflow,
-            step=step,
-            attempt=held.attempt.number,
-        )
         execution = Execution(
             definition=definition,
             state=held.state,
             context=context,
-            body=self.registry.body(mark, step),
+            body=self.registry.body(mark, step, context.workflow),
         )
-        if spec is not None and not isinstance(spec.kind, Action):
+        if spec is None or isinstance(spec.kind, Action):
+            self.heart.hold(held.to_keep(), context)
+        if self._is_cancelling(held):
+            context.tell_cancelled()
+        with structlog.contextvars.bound_contextvars(
+            run_id=held.run_id,
+            workflow=context.workflow,
+            step=step,
+            attempt=held.attempt.number,
+        ):
             return await self.bodies.run(execution)
-        self.heart.hold(held.to_keep(), context)
-        return await self.bodies.run(execution)
+
+    def _is_cancelling(self, held: HeldAttempt) -> bool:
+        """Whether the run was cancelled already, perhaps between the claim and now."""
+        newest = self.committer.states.get(held.run_id)
+        return held.state.cancelling or (newest is not None and newest.cancelling)
 
     async def report(
         self, held: HeldAttempt, outcome: Outcome, offers: Offers = NO_OFFERS
@@ -130,7 +134,7 @@ class Engine:
         attempt = find_attempt(state, held.attempt) if state is not None else None
         if state is None or attempt is None or attempt.token_hash != held.token_hash:
             return None
-        if attempt.status is AttemptStatus.CLAIMED:
+        if attempt.status in (AttemptStatus.CLAIMED, AttemptStatus.LOST):
             return None
         return Settled((), state, state, loaded.at)
 

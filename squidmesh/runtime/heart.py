@@ -6,6 +6,7 @@ virtual clock it beats in a task instead: such time only passes when the test le
 """
 
 import asyncio
+import contextvars
 import functools
 import threading
 from collections.abc import Callable, Sequence
@@ -58,6 +59,10 @@ class Heart:
         elif hurries:
             self._hurry()
 
+    def _in_task(self, loop: asyncio.AbstractEventLoop) -> "asyncio.Task[None]":
+        # A context of its own: the heart is not the body that happened to be held first.
+        return loop.create_task(self._beat_in_task(), name="heart", context=contextvars.Context())
+
     def _interval(self) -> float:
         """Seconds until the next beat, by the shortest lease that is held."""
         with self._lock:
@@ -69,7 +74,7 @@ class Heart:
         """Beat sooner than was thought: a claim with a shorter lease has come."""
         if self._task is not None and self._loop is not None:
             self._task.cancel()
-            self._task = self._loop.create_task(self._beat_in_task(), name="heart")
+            self._task = self._in_task(self._loop)
         self._wake.set()
 
     def let_go(self, claim_id: str) -> None:
@@ -107,7 +112,7 @@ class Heart:
         self._loop = asyncio.get_running_loop()
         self._stopping = False
         if self.clock.is_virtual:
-            self._task = self._loop.create_task(self._beat_in_task(), name="heart")
+            self._task = self._in_task(self._loop)
         else:
             self._thread = threading.Thread(
                 target=self._beat_in_thread, name="squidmesh-heart", daemon=True

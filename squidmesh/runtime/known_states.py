@@ -5,7 +5,7 @@ so a stale state costs a conflict and never a wrong row; whatever is not fenced 
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -13,10 +13,14 @@ import attrs
 from squidmesh.domain.entries import Entry
 from squidmesh.domain.evolution import evolve
 from squidmesh.domain.state import RunState
+from squidmesh.errors import JournalCorruptError
+from squidmesh.logs import logger
 from squidmesh.ports.store import ClaimedAttempt, Store
 from squidmesh.runtime.store_time import StoreTime
 
 MOST_STATES: Final = 4096
+
+log = logger("worker")
 
 
 @attrs.define(eq=False)
@@ -38,9 +42,14 @@ class KnownStates:
             loaded = await self.store.load(wanted)
             self.time.observe(loaded.at)
             self._states.update(loaded.states)
+            while len(self._states) > MOST_STATES:
+                self._states.popitem(last=False)
 
     async def after(self, claims: Sequence[ClaimedAttempt]) -> dict[str, RunState]:
-        """Return, by run id, states that know these claims; one load serves all that are new."""
+        """Return, by run id, states that know these claims; one load serves all that are new.
+
+        Runs that cannot be read are left out: nobody can work on them.
+        """
         found: dict[str, RunState] = {}
         missing: list[str] = []
         for claim in claims:
@@ -50,12 +59,23 @@ class KnownStates:
             else:
                 missing.append(claim.run_id)
         if missing:
-            loaded = await self.store.load(missing)
-            self.time.observe(loaded.at)
-            found.update(loaded.states)
+            found.update(await self._readable(missing))
         for state in found.values():
             self.remember(state)
         return found
+
+    async def _readable(self, run_ids: Sequence[str]) -> Mapping[str, RunState]:
+        """Load what can be read; a damaged run must not keep the others from being served."""
+        try:
+            loaded = await self.store.load(run_ids)
+        except JournalCorruptError as problem:
+            if len(run_ids) == 1:
+                log.error("run.unreadable", run_id=run_ids[0], reason=str(problem))
+                return {}
+            each = [await self._readable([run_id]) for run_id in run_ids]
+            return {run_id: state for states in each for run_id, state in states.items()}
+        self.time.observe(loaded.at)
+        return loaded.states
 
     def catch_up(self, base: RunState, unseen: Sequence[Entry]) -> None:
         """Learn what others committed behind *base*; without their entries, ask again later."""

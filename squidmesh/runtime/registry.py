@@ -6,6 +6,7 @@ bodies are today's. A body is the one that the registered workflow declares unde
 else one that is registered under the same key, else nobody's, and then the attempt waits.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 
 import attrs
@@ -44,8 +45,8 @@ class Registry:
     store: RunStore
     by_name: dict[str, RegisteredWorkflow] = attrs.field(factory=dict[str, RegisteredWorkflow])
     _definitions: dict[str, WorkflowDefinition] = attrs.field(factory=dict[str, WorkflowDefinition])
-    _bodies: dict[tuple[str, str], BoundBody | None] = attrs.field(
-        factory=dict[tuple[str, str], BoundBody | None]
+    _bodies: dict[tuple[str, str, str], BoundBody | None] = attrs.field(
+        factory=dict[tuple[str, str, str], BoundBody | None]
     )
     _stored: set[str] = attrs.field(factory=set[str])
 
@@ -97,17 +98,20 @@ class Registry:
         """Note that the store has a definition."""
         self._stored.add(mark)
 
-    def body(self, mark: str, step: str) -> BoundBody | None:
-        """Return the function that a step runs in this process, or None if it has none."""
-        key = (mark, step)
+    def body(self, mark: str, step: str, workflow: str) -> BoundBody | None:
+        """Return the function that a step of *workflow* runs here, or None if there is none.
+
+        Workflows that are alike but for their names have one fingerprint, and their own bodies.
+        """
+        key = (mark, step, workflow)
         if key not in self._bodies:
-            self._bodies[key] = self._resolve(mark, step)
+            self._bodies[key] = self._resolve(mark, step, workflow)
         return self._bodies[key]
 
-    def _resolve(self, mark: str, step: str) -> BoundBody | None:
+    def _resolve(self, mark: str, step: str, workflow: str) -> BoundBody | None:
         definition = self._definitions[mark]
         wanted = _body_of(definition, step)
-        current = self.by_name.get(definition.name)
+        current = self.by_name.get(workflow) or self.by_name.get(definition.name)
         if wanted is None or current is None:
             return None
         function = current.bodies.get(step) or _by_key(current, wanted.key)
@@ -118,7 +122,9 @@ class Registry:
         stored = await self.store.definitions(tuple(self.by_name))
         marks = {registered.fingerprint for registered in self.by_name.values()} | set(stored)
         for mark in stored:
-            await self.definition(mark, "-")
+            # One that a newer release has stored is nobody's here; its runs wait for others.
+            with contextlib.suppress(JournalCorruptError):
+                await self.definition(mark, "-")
         return tuple(sorted(mark for mark in marks if self.can_run(mark)))
 
     def can_run(self, mark: str) -> bool:
@@ -126,7 +132,10 @@ class Registry:
         definition = self._definitions.get(mark)
         if definition is None or definition.name not in self.by_name:
             return False
-        return all(self.body(mark, name) is not None for name in _bodies_of(definition.steps))
+        return all(
+            self.body(mark, name, definition.name) is not None
+            for name in _bodies_of(definition.steps)
+        )
 
 
 def _by_key(workflow: RegisteredWorkflow, key: str) -> Callable[..., object] | None:

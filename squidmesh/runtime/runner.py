@@ -5,26 +5,44 @@ Accidents of the store raise, so that the host's queue delivers again.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import attrs
 from returns.pipeline import is_successful
 
+from squidmesh import codec
 from squidmesh.domain.commands import ClaimAttempt, NotClaimable, SkipReason
+from squidmesh.domain.definition import WorkflowDefinition
 from squidmesh.domain.entries import AttemptId
 from squidmesh.domain.state import (
     AttemptStatus,
     RunState,
+    compensated_step,
     compensation_of,
     is_compensation,
 )
 from squidmesh.domain.values import Json
-from squidmesh.errors import InvalidPayloadForExecutorError, RunNotFoundError
+from squidmesh.errors import (
+    InvalidPayloadForExecutorError,
+    RunNotFoundError,
+    UnserializableValueError,
+)
 from squidmesh.runtime.claims import Claimant, HeldAttempt
 from squidmesh.runtime.engine import Engine
 
 ReportStatus: TypeAlias = Literal["performed", "skipped", "started"]
 StartCron: TypeAlias = "Callable[[Mapping[str, Json]], Awaitable[PerformReport]]"
+
+_KEYS: Final = (
+    "kind",
+    "run_id",
+    "step",
+    "attempt",
+    "workflow",
+    "trigger",
+    "signal_id",
+    "intended_window",
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -53,12 +71,11 @@ class Deliveries:
             InvalidPayloadForExecutorError: The payload is not one that this library enqueues.
             StoreUnavailableError: The store could not be reached; deliver again.
         """
-        if not isinstance(payload, Mapping):
-            raise InvalidPayloadForExecutorError("A payload is a mapping.", code="invalid_payload")
+        payload = _known_part(payload)
         kind = payload.get("kind")
         if kind == "cron":
             return await self.start_cron(payload)
-        if kind not in ("step", "compensation"):
+        if kind != "step" and kind != "compensation":
             raise InvalidPayloadForExecutorError(
                 "A payload has the kind step, compensation or cron.", code="unknown_kind"
             )
@@ -72,28 +89,30 @@ class Deliveries:
         loaded = await self.engine.store.load([run_id])
         self.engine.time.observe(loaded.at)
         state = loaded.states.get(run_id)
+        if state is not None:
+            # What others have done meanwhile decides why a delivery is skipped.
+            self.engine.committer.states.remember(state)
         if state is None:
             return self._skipped(SkipReason.UNKNOWN_RUN, run_id, step, number)
         if step is None:
             step = _open_compensation(state)
         if step is None:
             nothing = SkipReason.RUN_OVER if state.status.is_final else SkipReason.NOT_SCHEDULED
-            return self._skipped(nothing, run_id, step, number)
+            return self._skipped(nothing, run_id, step, number, state)
         if number is None:
             known = state.steps.get(step)
             number = len(known.attempts) if known is not None else 1
         reason = await self._unknown(state, step)
         if reason is not None:
-            return self._skipped(reason, run_id, step, number)
+            return self._skipped(reason, run_id, step, number, state)
         held = await self._claim(run_id, AttemptId(step, number))
         if isinstance(held, SkipReason):
-            return self._skipped(held, run_id, step, number)
+            return self._skipped(held, run_id, step, number, state)
         return await self._run(held)
 
     async def _unknown(self, state: RunState, step: str) -> SkipReason | None:
         definition = await self.engine.registry.definition(state.facts.fingerprint, state.run_id)
-        known = step in definition.by_name or (is_compensation(step) and step in state.steps)
-        if not known:
+        if not _declares(definition, step) and step not in state.steps:
             return SkipReason.UNKNOWN_STEP
         if state.status.is_final:
             return SkipReason.RUN_OVER
@@ -129,9 +148,8 @@ class Deliveries:
         finally:
             self.engine.heart.let_go(held.claim_id)
         if settled is None:
-            return self._skipped(
-                SkipReason.STALE_ATTEMPT, held.run_id, held.attempt.step, held.attempt.number
-            )
+            step, number = held.attempt.step, held.attempt.number
+            return self._skipped(SkipReason.STALE_ATTEMPT, held.run_id, step, number, held.state)
         return PerformReport(
             status="performed",
             run_id=held.run_id,
@@ -140,12 +158,31 @@ class Deliveries:
         )
 
     def _skipped(
-        self, reason: SkipReason, run_id: str, step: str | None, number: int | None
+        self,
+        reason: SkipReason,
+        run_id: str,
+        step: str | None,
+        number: int | None,
+        state: RunState | None = None,
     ) -> PerformReport:
-        self.engine.telemetry.skipped(run_id, step, reason)
+        self.engine.telemetry.skipped(state, run_id, step, number, reason)
         return PerformReport(
             status="skipped", reason=reason.value, run_id=run_id, step=step, attempt=number
         )
+
+
+def _known_part(payload: object) -> Mapping[str, Json]:
+    """What this library puts into a payload, as plain JSON; whatever else is there is ignored."""
+    if not isinstance(payload, Mapping):
+        raise InvalidPayloadForExecutorError("A payload is a mapping.", code="invalid_payload")
+    try:
+        known = codec.plain({key: payload[key] for key in _KEYS if key in payload})
+    except UnserializableValueError as problem:
+        raise InvalidPayloadForExecutorError(
+            f"A payload is JSON: {problem}", code="invalid_payload"
+        ) from None
+    assert isinstance(known, dict)
+    return known
 
 
 def _text(payload: Mapping[str, Json], key: str) -> str:
@@ -169,6 +206,13 @@ def _target(payload: Mapping[str, Json], *, required: bool) -> tuple[str | None,
             "The payload needs 'attempt', a number from 1 on.", code="invalid_payload"
         )
     return step, number
+
+
+def _declares(definition: WorkflowDefinition, step: str) -> bool:
+    if not is_compensation(step):
+        return step in definition.by_name
+    undone = definition.by_name.get(compensated_step(step))
+    return undone is not None and undone.compensation is not None
 
 
 def _open_compensation(state: RunState) -> str | None:

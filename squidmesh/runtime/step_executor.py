@@ -253,9 +253,7 @@ def _failed(code: str, message: str, *, retryable: bool = False) -> Failed:
     return Failed(error=ErrorRecord(code=code, message=message, retryable=retryable))
 
 
-async def _awaited(
-    body: BoundBody, positional: list[object], named: dict[str, object]
-) -> object:
+async def _awaited(body: BoundBody, positional: list[object], named: dict[str, object]) -> object:
     """Return what an async body returned, or Failed for what it raised of its own accord.
 
     It must not raise: what a task raises may end the whole event loop.

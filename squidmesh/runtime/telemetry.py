@@ -22,6 +22,7 @@ from squidmesh.domain.entries import (
     Entry,
     RunStarted,
 )
+from squidmesh.domain.inspection import current_step
 from squidmesh.domain.state import RunState
 from squidmesh.logs import logger
 from squidmesh.runtime.asks import Settled
@@ -71,10 +72,18 @@ class Telemetry:
         if self.sinks:
             self._tell(_step_event("squidmesh.step.started", state, entry))
 
-    def skipped(self, run_id: str, step: str | None, reason: SkipReason) -> None:
-        """Tell that a delivery was not performed."""
+    def skipped(
+        self,
+        state: RunState | None,
+        run_id: str,
+        step: str | None,
+        attempt: int | None,
+        reason: SkipReason,
+    ) -> None:
+        """Tell that a delivery was not performed; *state* is the run's, if there is one."""
         if self.sinks:
-            metadata = {"run_id": run_id, "step": step, "reason": reason.value}
+            known = _run_fields(state) if state is not None else {"run_id": run_id}
+            metadata = {**known, "step": step, "attempt": attempt, "reason": reason.value}
             self._tell(Event("squidmesh.step.skipped", metadata, {}))
 
     def dispatched(
@@ -107,6 +116,7 @@ def _run_fields(state: RunState) -> dict[str, object]:
         "workflow": state.facts.workflow,
         "trigger": state.facts.trigger,
         "status": state.status.value,
+        "current_step": current_step(state),
     }
 
 

@@ -9,7 +9,7 @@ the next poll, whichever comes first.
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -41,6 +41,7 @@ class WorkerLoop:
     _claimant: Claimant = attrs.field(init=False)
     _wake: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _running: "set[asyncio.Task[None]]" = attrs.field(factory=set, init=False)
+    _held: set[str] = attrs.field(factory=set[str], init=False)
     _reclaiming: "set[asyncio.Task[object]]" = attrs.field(factory=set, init=False)
     _marks: tuple[str, ...] = attrs.field(default=(), init=False)
     _marks_at: float | None = attrs.field(default=None, init=False)
@@ -65,10 +66,8 @@ class WorkerLoop:
         try:
             while not self._stopping:
                 claims = await self._claim_or_none()
-                if claims is not None and not claims.claimed:
+                if claims is not None and not (claims.claimed and self._free > 0):
                     await self._rest(claims)
-                elif not self._free:
-                    await self._wait(None)
             await self._finish()
         finally:
             self.engine.dispatcher.listeners.remove(self._wake.set)
@@ -87,8 +86,8 @@ class WorkerLoop:
                     if self.engine.clock.is_virtual or not _nearly_due(claims):
                         return
                     await self.engine.clock.sleep(SHORTEST_POLL)
-                elif busy and (not claims.claimed or not self._free):
-                    await self._wait(None)
+                elif busy and not (claims.claimed and self._free > 0):
+                    await self._rest(claims)
         finally:
             self.engine.dispatcher.listeners.remove(self._wake.set)
             await self._drop()
@@ -108,7 +107,7 @@ class WorkerLoop:
                 if not said:
                     log.warning("claim.failed", reason=str(problem))
                     said = True
-                await self.engine.clock.sleep(pause)
+                await self._wait(pause)
                 pause = min(pause * 2, 30.0)
         return None
 
@@ -132,9 +131,10 @@ class WorkerLoop:
             self._poll = SHORTEST_POLL
             states = await engine.committer.states.after(claims.claimed)
             for claimed in claims.claimed:
-                state = states[claimed.run_id]
-                engine.telemetry.claimed(state, claimed.entry)
-                self._spawn(held_from(state, claimed.entry))
+                state = states.get(claimed.run_id)
+                if state is not None:
+                    engine.telemetry.claimed(state, claimed.entry)
+                    self._spawn(held_from(state, claimed.entry))
         return claims
 
     async def _announce(self) -> None:
@@ -176,6 +176,7 @@ class WorkerLoop:
         engine = self.engine
         current: HeldAttempt | None = held
         while current is not None:
+            self._held.add(current.claim_id)
             try:
                 outcome = await engine.execute(current)
                 offers = self._offers(current)
@@ -188,6 +189,7 @@ class WorkerLoop:
                     self._promised -= spare
             finally:
                 engine.heart.let_go(current.claim_id)
+                self._held.discard(current.claim_id)
             current = None
             for successor in engine.claimed_by(settled, offers) if settled is not None else ():
                 if current is None:
@@ -205,24 +207,21 @@ class WorkerLoop:
         )
 
     async def _rest(self, claims: Claims) -> None:
-        """Wait until something may have changed."""
+        """Wait until something may have changed; with all slots taken, what is due cannot be."""
         seconds = self._poll
-        if claims.next_visible_at is not None:
+        if claims.next_visible_at is not None and self._free > 0:
             seconds = min(seconds, max(_seconds(claims.at, claims.next_visible_at), 0.001))
         self._poll = min(self._poll * 2, LONGEST_POLL)
         await self._wait(seconds)
 
-    async def _wait(self, seconds: float | None) -> None:
+    async def _wait(self, seconds: float) -> None:
         """Wait for a wake-up, at most *seconds* on the mesh's clock."""
-        if seconds is not None:
-            alarm = asyncio.ensure_future(self.engine.clock.sleep(seconds))
-            alarm.add_done_callback(self._rang)
-            try:
-                await self._wake.wait()
-            finally:
-                alarm.cancel()
-        else:
+        alarm = asyncio.ensure_future(self.engine.clock.sleep(seconds))
+        alarm.add_done_callback(self._rang)
+        try:
             await self._wake.wait()
+        finally:
+            alarm.cancel()
         self._wake.clear()
 
     def _rang(self, alarm: "asyncio.Future[None]") -> None:
@@ -235,11 +234,23 @@ class WorkerLoop:
             await asyncio.wait((*self._running, *self._reclaiming))
 
     async def _drop(self) -> None:
-        """Give up what is held; the leases run out, and others take it up."""
-        tasks = (*self._running, *self._reclaiming)
-        for task in tasks:
+        """Give up what is held; the leases run out, and others take it up.
+
+        A body that does not heed its cancellation is left alone when its lease is over.
+        """
+        self._stopping = True
+        for claim_id in self._held:
+            self.engine.heart.let_go(claim_id)
+        pending: set[asyncio.Task[Any]] = {*self._running, *self._reclaiming}
+        for task in pending:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        alarm = asyncio.ensure_future(self.engine.clock.sleep(self.lease.total_seconds()))
+        try:
+            while pending and not alarm.done():
+                await asyncio.wait({alarm, *pending}, return_when=asyncio.FIRST_COMPLETED)
+                pending = {task for task in pending if not task.done()}
+        finally:
+            alarm.cancel()
 
 
 def _seconds(start: datetime, end: datetime) -> float:

@@ -100,10 +100,9 @@ def following(
     after = state
     for entry in entries:
         after = evolve(after, entry)
+    at, revision = entries[-1].at, after.revision
+    row = JournalRow(revision=revision, at=at, cause=cause, entries=entries, actor=actor)
     steps = tuple(step for name, step in after.steps.items() if state.steps.get(name) is not step)
-    row = JournalRow(
-        revision=after.revision, at=entries[-1].at, cause=cause, entries=entries, actor=actor
-    )
     return RunChange(
         run_id=state.run_id,
         expected=state.revision,

@@ -213,7 +213,10 @@ class RunStoreContract(StorageContract):
         seen: list[str] = []
         behind = None
 
-        while page := await store.list_runs(RunQuery(limit=2, behind=behind)):
+        for _ in range(5):
+            page = await store.list_runs(RunQuery(limit=2, behind=behind))
+            if not page:
+                break
             seen += [summary.state.run_id for summary in page]
             behind = (page[-1].state.facts.at, page[-1].state.run_id)
             await begin(store, start(run_id(100 + len(seen)), at=clock.now()))

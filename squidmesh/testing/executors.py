@@ -1,5 +1,6 @@
 """A job system that delivers nothing by itself: the test sees what was enqueued, and hands it on."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -12,6 +13,7 @@ from squidmesh.runtime.runner import PerformReport
 from squidmesh.working import Runner
 
 CAUTIOUS: Final = ExecutorCapabilities()
+_TURNS: Final = 5
 
 
 @attrs.frozen
@@ -66,6 +68,9 @@ class RecordingExecutor(Executor):
 
         What is enqueued meanwhile waits for the next call.
         """
+        for _ in range(_TURNS):
+            # Wake-ups are on their way for a moment when the commit behind them is answered.
+            await asyncio.sleep(0)  # noqa: TID251  it only yields
         waiting = self.enqueued[self._delivered :]
         self._delivered = len(self.enqueued)
         return [await runner.perform(one.payload) for one in waiting]

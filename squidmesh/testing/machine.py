@@ -26,7 +26,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from squidmesh.adapters.memory import MemoryStore
 from squidmesh.domain.entries import NOBODY, AttemptId, RunReplayed
 from squidmesh.domain.evolution import rebuild
-from squidmesh.domain.state import AttemptStatus, RunState, RunStatus
+from squidmesh.domain.state import AttemptStatus, RunState
 from squidmesh.ports.store import (
     BeatReport,
     Change,
@@ -38,7 +38,20 @@ from squidmesh.ports.store import (
     RunQuery,
     RunSummary,
 )
-from squidmesh.testing.builders import alone, cancel, key, request, run_id, start, together
+from squidmesh.testing.builders import alone, cancel, request, run_id, together
+from squidmesh.testing.chances import (
+    CHOICES,
+    DEFINITIONS,
+    LENGTHS,
+    MOMENTS,
+    NUMBERS,
+    OWNERS,
+    QUERIES,
+    RUNS,
+    TIMES,
+    WISHES,
+    Wish,
+)
 from squidmesh.testing.clock import VirtualClock
 from squidmesh.testing.contract_base import Storage, holding
 from squidmesh.testing.moves import moves
@@ -48,69 +61,7 @@ OpenStore: TypeAlias = Callable[[VirtualClock], AbstractAsyncContextManager[Stor
 
 Answer = TypeVar("Answer")
 
-RUNS: Final = 5
-QUEUES: Final = ("default", "mail")
-DEFINITIONS: Final = ("a", "b")
-OWNERS: Final = ("alice", "bob")
 EVERYTHING: Final = 1000
-
-_runs = st.integers(1, RUNS)
-_choices = st.integers(0, 99)
-_moments = st.sampled_from([timedelta(0), timedelta(microseconds=1), timedelta(seconds=5)])
-_lengths = st.sampled_from([timedelta(seconds=10), timedelta(seconds=60)])
-_times = st.sampled_from([0.000001, 1, 4.999999, 5, 9.999999, 10, 60])
-
-
-@attrs.frozen
-class Wish:
-    """A run that may be started, as far as chance decides about it."""
-
-    number: int
-    steps: tuple[str, ...]
-    delay: timedelta
-    priority: int
-    queue: str
-    fingerprint: str
-    key: str | None
-    owed: timedelta | None
-
-    def as_change(self, now: datetime) -> RunChange:
-        """The start of the run, at *now*."""
-        return start(
-            run_id(self.number),
-            at=now,
-            steps=self.steps,
-            visible_at=now + self.delay,
-            priority=self.priority,
-            queue=self.queue,
-            fingerprint=self.fingerprint,
-            workflow=f"of-{self.fingerprint}",
-            tags={"queue": self.queue},
-            keys=() if self.key is None else (key(self.key, run_id(self.number)),),
-            wake_at=None if self.owed is None else now + self.owed,
-        )
-
-
-_wishes = st.builds(
-    Wish,
-    number=_runs,
-    steps=st.sampled_from([("load",), ("load", "ship"), ("load", "ship", "bill")]),
-    delay=_moments,
-    priority=st.integers(-1, 1),
-    queue=st.sampled_from(QUEUES),
-    fingerprint=st.sampled_from(DEFINITIONS),
-    key=st.sampled_from([None, None, "k", "l"]),
-    owed=st.none() | _moments,
-)
-
-
-_queries = st.builds(
-    RunQuery,
-    statuses=st.none() | st.frozensets(st.sampled_from(RunStatus)),
-    workflow=st.sampled_from([None, "of-a"]),
-    tags=st.sampled_from([{}, {"queue": "mail"}]),
-    limit=st.integers(1, RUNS),
-)
 
 
 def store_machine(open_store: OpenStore) -> type["StoreMachine"]:
@@ -171,27 +122,27 @@ class StoreMachine(RuleBasedStateMachine):
     def pick(self, states: Sequence[RunState], choice: int) -> RunState:
         return states[choice % len(states)]
 
-    @initialize(wishes=st.lists(_wishes, min_size=2, max_size=RUNS))
+    @initialize(wishes=st.lists(WISHES, min_size=2, max_size=RUNS))
     def start_the_first_runs(self, wishes: list[Wish]) -> None:
         self.commit(alone(*(wish.as_change(self.clock.now()) for wish in wishes)))
 
-    @rule(wish=_wishes)
+    @rule(wish=WISHES)
     def start_a_run(self, wish: Wish) -> None:
         self.commit(alone(wish.as_change(self.clock.now())))
 
     @precondition(lambda self: self.states())
-    @rule(which=_choices, choice=_choices)
+    @rule(which=CHOICES, choice=CHOICES)
     def move_a_run(self, which: int, choice: int) -> None:
         state = self.pick(list(self.states().values()), which)
         self.commit(alone(*self.chosen(state, choice)))
 
     @precondition(lambda self: self.past)
-    @rule(which=_choices, choice=_choices)
+    @rule(which=CHOICES, choice=CHOICES)
     def move_a_run_as_it_once_was(self, which: int, choice: int) -> None:
         self.commit(alone(*self.chosen(self.pick(self.past, which), choice)))
 
     @precondition(lambda self: self.states())
-    @rule(picks=st.lists(st.tuples(_choices, _choices), min_size=2, max_size=4))
+    @rule(picks=st.lists(st.tuples(CHOICES, CHOICES), min_size=2, max_size=4))
     def move_several_runs_in_one_batch(self, picks: list[tuple[int, int]]) -> None:
         known, changes = self.states(), list[RunChange]()
         for which, choice in picks:
@@ -202,7 +153,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.commit(alone(*changes))
 
     @precondition(lambda self: self.states())
-    @rule(choice=_choices, others=st.booleans())
+    @rule(choice=CHOICES, others=st.booleans())
     def move_all_runs_together_or_not_at_all(self, choice: int, others: bool) -> None:  # noqa: FBT001
         states = [*self.states().values(), *(self.past[-1:] if others else ())]
         chosen = {state.run_id: self.chosen(state, choice) for state in states}
@@ -211,7 +162,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.commit(together(*changes))
 
     @precondition(lambda self: self.states())
-    @rule(which=_choices)
+    @rule(which=CHOICES)
     def cancel_a_run(self, which: int) -> None:
         state = self.pick(list(self.states().values()), which)
         if not state.status.is_final:
@@ -223,7 +174,7 @@ class StoreMachine(RuleBasedStateMachine):
         possible = moves(state, now=self.clock.now())
         return [possible[choice % len(possible)]()] if possible else []
 
-    @rule(lease=_lengths)
+    @rule(lease=LENGTHS)
     def claim_everything(self, lease: timedelta) -> None:
         self.claim("carol", None, DEFINITIONS, EVERYTHING, lease)
 
@@ -232,7 +183,7 @@ class StoreMachine(RuleBasedStateMachine):
         queues=st.sampled_from([("mail", "default"), None, ("default",), ()]),
         definitions=st.sampled_from([("b", "a"), ("b", "a"), ("a",)]),
         tickets=st.sampled_from([1, 1, 2, 3, 0]),
-        lease=_lengths,
+        lease=LENGTHS,
     )
     def claim(
         self,
@@ -248,7 +199,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.same(lambda store: store.claim(wish), _seen_of_claims)
 
     @precondition(lambda self: self.claims)
-    @rule(lease=_lengths, first=_choices)
+    @rule(lease=LENGTHS, first=CHOICES)
     def beat(self, lease: timedelta, first: int) -> None:
         claims = self.claims[first % len(self.claims) :]
         wished = [attrs.evolve(claim, lease=lease) for claim in claims]
@@ -261,13 +212,13 @@ class StoreMachine(RuleBasedStateMachine):
 
         self.same(beaten, _itself)
 
-    @rule(seconds=_times)
+    @rule(seconds=TIMES)
     def let_time_pass(self, seconds: float) -> None:
         self.clock.advance(seconds)
         self.claim("dave", None, DEFINITIONS, 0, timedelta(seconds=10))
 
     @precondition(lambda self: self.past)
-    @rule(which=_choices)
+    @rule(which=CHOICES)
     def append(self, which: int) -> None:
         state = self.pick([*self.past, *self.states().values()], which)
         row = JournalRow(
@@ -278,12 +229,12 @@ class StoreMachine(RuleBasedStateMachine):
         )
         self.same(lambda store: store.append(state.run_id, state.revision, row), _itself)
 
-    @rule(number=_runs, step=st.sampled_from(["load", "ship"]), delay=_moments)
+    @rule(number=NUMBERS, step=st.sampled_from(["load", "ship"]), delay=MOMENTS)
     def note_a_wakeup(self, number: int, step: str, delay: timedelta) -> None:
         wakeup = (run_id(number), AttemptId(step, 1), self.clock.now() + delay)
         self.same(lambda store: store.woken([wakeup]), _itself)
 
-    @rule(due_before=st.none() | _moments, query=_queries)
+    @rule(due_before=st.none() | MOMENTS, query=QUERIES)
     def ask(self, due_before: timedelta | None, query: RunQuery) -> None:
         due = None if due_before is None else self.clock.now() + due_before
         self.same(
@@ -298,12 +249,12 @@ class StoreMachine(RuleBasedStateMachine):
             self.same(partial(_find_key, name), _itself)
         self.same(lambda store: store.definitions(), sorted)
 
-    @rule(owner=st.sampled_from(OWNERS), length=_lengths)
+    @rule(owner=st.sampled_from(OWNERS), length=LENGTHS)
     def take_a_lease(self, owner: str, length: timedelta) -> None:
         self.same(lambda store: store.take_lease("sweep", owner, length), _itself)
 
     @precondition(lambda self: self.past)
-    @rule(which=_choices)
+    @rule(which=CHOICES)
     def keep_a_checkpoint(self, which: int) -> None:
         state = self.pick(self.past, which)
         self.same(lambda store: store.save_checkpoint(state), _itself)

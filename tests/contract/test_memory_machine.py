@@ -26,6 +26,7 @@ HUNT: Final = settings(
     derandomize=True,
     phases=[Phase.generate],
     print_blob=False,
+    report_multiple_bugs=False,
 )
 
 
@@ -56,19 +57,6 @@ class Careless(MemoryStore):
         return attrs.evolve(await super().claim(request), expired=())
 
 
-class Unfair(MemoryStore):
-    """Serves the queues in the order in which they are named."""
-
-    async def claim(self, request: ClaimRequest) -> Claims:
-        if not request.queues or not request.tickets:
-            return await super().claim(request)
-        first = attrs.evolve(request, queues=request.queues[:1])
-        claims = await super().claim(first)
-        rest = attrs.evolve(request, tickets=request.tickets[len(claims.claimed) :])
-        more = await super().claim(rest)
-        return attrs.evolve(more, claimed=claims.claimed + more.claimed)
-
-
 class Generous(MemoryStore):
     """Prolongs every lease by a second more."""
 
@@ -95,7 +83,7 @@ class Forgetful(MemoryStore):
 
 @pytest.mark.parametrize(
     "kind",
-    [Unguarded, Careless, Unfair, Generous, Piecemeal, Forgetful],
+    [Unguarded, Careless, Generous, Piecemeal, Forgetful],
     ids=lambda kind: kind.__name__,
 )
 def test_a_store_that_errs_is_found_out(kind: type[MemoryStore]) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 import attrs
 
-from squidmesh.domain.definition import COMPENSATION_PREFIX, RetryPolicy, WorkflowDefinition
+from squidmesh.domain.definition import COMPENSATION_PREFIX, On, RetryPolicy, WorkflowDefinition
 from squidmesh.domain.entries import (
     AfterFailure,
     AttemptCancelled,
@@ -27,6 +27,7 @@ from squidmesh.domain.entries import (
     Entry,
     FinalStatus,
     LiveWakeupEmitted,
+    ManualAction,
     ManualStepPaused,
     ManualStepResolved,
     RunEntry,
@@ -89,6 +90,7 @@ class Ledger:
     losses: dict[str, int] = attrs.field(factory=dict[str, int])
     to_undo: list[str] | None = None
     manual: str | None = None
+    route: int | None = None
     decided: list[str] = attrs.field(factory=list[str])
     began: bool = False
     doomed: bool = False
@@ -111,21 +113,20 @@ class Ledger:
             case RunStarted():
                 self.applied.extend(item.step for item in entry.carried)
             case RunnablesPlanned():
-                assert entry.steps
-                assert not self.is_doomed_or_cancelling
+                assert not self.is_ending
+                self._planned(entry)
             case RunnableApplied():
-                assert not self.is_doomed_or_cancelling
+                assert not self.is_ending
                 assert entry.step in self.completed
                 assert entry.step not in self.applied
                 self.applied.append(entry.step)
+                self.route = entry.transition
             case ManualStepPaused():
                 assert not self.open_tries
                 assert entry.step not in (*self.decided, self.manual)
                 self.manual, self.began = entry.step, True
             case ManualStepResolved():
-                assert entry.step == self.manual
-                self.decided.append(entry.step)
-                self.manual = None
+                self._resolved(entry)
             case CancelRequested():
                 assert not self.cancelling
                 assert self.to_undo is None
@@ -134,7 +135,10 @@ class Ledger:
                 self._undoing(entry)
             case RunTerminal():
                 self._over(entry)
-            case StepRouted() | RunReplayed():
+            case StepRouted():
+                self.route = entry.transition
+                assert self.definition.transitions[self.route].target == entry.target
+            case RunReplayed():
                 pass
 
     def _of_an_attempt(self, entry: DispatchEntry) -> None:
@@ -165,6 +169,20 @@ class Ledger:
                 self._close(self._latest(entry.step, entry.number))
             case AttemptHeartbeat() | LiveWakeupEmitted():
                 raise AssertionError(entry)
+
+    def _resolved(self, entry: ManualStepResolved) -> None:
+        on = On.ERROR if entry.action is ManualAction.REJECTED else On.OK
+        ((self.route, _),) = self.definition.routes[(entry.step, on)]
+        assert entry.transition == self.route
+        assert entry.step == self.manual
+        self.decided.append(entry.step)
+        self.manual = None
+
+    def _planned(self, entry: RunnablesPlanned) -> None:
+        """Along routes, the next step is the one that the route just taken leads to."""
+        assert entry.steps
+        if self.route is not None:
+            assert entry.steps == (self.definition.transitions[self.route].target,)
 
     def _scheduled(self, entry: AttemptScheduled) -> None:
         tries = self.tries.setdefault(entry.step, [])
@@ -288,11 +306,6 @@ class Ledger:
         if entry.status is FinalStatus.COMPLETED and not self.definition.follows_transitions:
             assert set(self.applied) == set(self.definition.by_name)
         self.end, self.manual = entry.status, None
-
-    @property
-    def is_doomed_or_cancelling(self) -> bool:
-        """Whether the run goes nowhere any more, unless it is to undo what was done."""
-        return self.doomed or self.cancelling
 
     @property
     def is_ending(self) -> bool:

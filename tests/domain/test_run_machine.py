@@ -47,7 +47,7 @@ from squidmesh.domain.entries import AttemptId, Issuer
 from squidmesh.domain.state import RunStatus
 from tests.domain.builders import BROKEN, BUSY, seconds
 from tests.domain.ledger import NO_WISH
-from tests.domain.script import loss_of, report_of
+from tests.domain.script import Claim, loss_of, report_of
 from tests.domain.watched import WatchedRun
 from tests.domain.workflows import MAX_DELIVERIES, WORKFLOWS, Beginning
 
@@ -61,19 +61,20 @@ CANCELLABLE: Final = {
 picks = st.integers(0, 99)
 keys = st.sampled_from([None, None, "k1", "k2"])
 issuers = st.builds(Issuer, actor=st.just("anna"), idempotency_key=keys)
-outcomes = st.sampled_from(
-    (
-        Succeeded(),
-        Succeeded({"found": 1, "urgent": False}),
-        Succeeded("large"),
-        Failed(error=BROKEN),
-        Failed(error=BUSY),
-        Failed(error=BUSY),
-        Failed(error=BUSY, retry_after=seconds(7)),
-        PutOff(delay=seconds(0)),
-        PutOff(delay=seconds(20)),
-    )
+LOSS: Final = "loss"
+OUTCOMES: Final[tuple[Outcome, ...]] = (
+    Succeeded(),
+    Succeeded({"found": 1, "urgent": False}),
+    Succeeded("large"),
+    Failed(error=BROKEN),
+    Failed(error=BUSY),
+    Failed(error=BUSY),
+    Failed(error=BUSY, retry_after=seconds(7)),
+    PutOff(delay=seconds(0)),
+    PutOff(delay=seconds(20)),
 )
+outcomes = st.sampled_from(OUTCOMES)
+ways_to_end = st.sampled_from((*OUTCOMES, LOSS, LOSS, LOSS))
 decisions = st.sampled_from(["resumed", "approved", "rejected"])
 
 
@@ -115,25 +116,37 @@ class RunMachine(RuleBasedStateMachine):
             self.run.take(attempt, "w1")
 
     @precondition(lambda self: self.run.current)
-    @rule(pick=picks, outcome=outcomes, offered=st.integers(0, 2))
-    def a_holder_reports(self, pick: int, outcome: Outcome, offered: int) -> None:
+    @rule(pick=picks, way=ways_to_end, offered=st.integers(0, 2))
+    def a_claim_ends(self, pick: int, way: Outcome | str, offered: int) -> None:
         claim = self.run.current[pick % len(self.run.current)]
-        if isinstance(outcome, Failed) and outcome.error.retryable:
-            wish = NO_WISH if outcome.retry_after is None else outcome.retry_after
-            self.run.ledger.wishes[(claim.attempt.step, claim.attempt.number)] = wish
         offers = Offers(
             claims=tuple(self.run.fresh_offer(f"w{n}") for n in range(offered)),
             queues=frozenset({"default"}),
         )
 
-        self.run.accepted(report_of(claim, outcome, offers=offers if offered else NO_OFFERS))
+        self._end(claim, way, offers if offered else NO_OFFERS)
 
-    @precondition(lambda self: self.run.current)
-    @rule(pick=picks)
-    def a_lease_runs_out(self, pick: int) -> None:
-        claim = self.run.current[pick % len(self.run.current)]
+    @precondition(lambda self: self.run.scheduled)
+    @rule(pick=picks, ways=st.lists(ways_to_end, min_size=1, max_size=6))
+    def a_step_struggles(self, pick: int, ways: list[Outcome | str]) -> None:
+        step = self.run.scheduled[pick % len(self.run.scheduled)].step
+        for way in ways:
+            attempt = next((one for one in self.run.scheduled if one.step == step), None)
+            if attempt is None:
+                break
+            self.run.now = max(self.run.now, attempt.visible_at)
+            self.run.take(attempt, "w2")
+            self._end(self.run.claims[-1], way, NO_OFFERS)
+            self.run.check()
 
-        self.run.accepted(loss_of(claim, max_deliveries=MAX_DELIVERIES))
+    def _end(self, claim: Claim, way: Outcome | str, offers: Offers) -> None:
+        if isinstance(way, str):
+            self.run.accepted(loss_of(claim, max_deliveries=MAX_DELIVERIES))
+            return
+        if isinstance(way, Failed) and way.error.retryable:
+            wish = NO_WISH if way.retry_after is None else way.retry_after
+            self.run.ledger.wishes[(claim.attempt.step, claim.attempt.number)] = wish
+        self.run.accepted(report_of(claim, way, offers=offers))
 
     @precondition(lambda self: self.run.claims)
     @rule(pick=picks, outcome=outcomes)

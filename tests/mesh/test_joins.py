@@ -19,6 +19,7 @@ from tests.mesh.support import (
     history,
     step_of,
     step_statuses,
+    turn,
 )
 
 pytestmark = pytest.mark.anyio
@@ -73,7 +74,7 @@ async def test_a_step_does_not_wait_for_a_slow_branch_that_it_does_not_come_afte
     async with at_work(mesh, gate):
         # The others are done as soon as the worker has nothing else to do than to wait.
         while step_statuses(seen := await history(mesh, run))["c"] != "completed":
-            pass
+            await turn()
 
     assert step_statuses(seen)["slow"] == "running"
     assert step_statuses(seen)["join"] == "waiting"
@@ -148,7 +149,7 @@ async def test_siblings_in_flight_finish_and_are_recorded_before_the_run_fails(
     async with at_work(mesh, first, slow, other):
         first.opened.set()
         while step_statuses(doomed := await history(mesh, run))["bad"] != "failed":
-            pass
+            await turn()
 
     failed = await history(mesh, run)
     assert doomed.status == "running"

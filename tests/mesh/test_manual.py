@@ -189,12 +189,12 @@ async def test_a_deploy_does_not_move_the_targets_of_an_open_manual_step(url: st
         hold = pause(output="new_key")
         new = log("new")
         old = log("old")
-        transitions = (path(hold, new), path(old), new.on_ok(old) if False else path(new))
+        transitions = (path(hold, new), path(old), new.on_error(old))
 
     async with SquidMesh.open(url, workflows=[Before]) as first:
         run = await first.start_run("moving")
         store = (await first.engine()).store
-        async with SquidMesh(store=store, workflows=[Before]) as second:
+        async with SquidMesh(store=store, workflows=[After]) as second:
             await second.resume_run(run.id, actor="ada")
             await second.run_until_idle()
             done = await history(second, run)

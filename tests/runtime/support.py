@@ -12,7 +12,7 @@ import attrs
 from squidmesh import Run, SquidMesh, Step, Workflow, manual, path, step
 from squidmesh.adapters.memory import MemoryStore
 from squidmesh.domain.values import Json
-from squidmesh.errors import StoreUnavailableError
+from squidmesh.errors import JournalCorruptError, StoreUnavailableError
 from squidmesh.ports.clock import Clock
 from squidmesh.ports.store import Change, ClaimRequest, Claims, Committed, Loaded
 from squidmesh.runtime.telemetry import Event
@@ -104,6 +104,10 @@ class Gate:
         self.entered.set()
         await self.opened.wait()
 
+    async def reached(self) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await self.entered.wait()
+
 
 class Door:
     """The same for a plain body, which stands in a thread."""
@@ -145,7 +149,7 @@ class ShakyStore(MemoryStore):
     """A store in memory that has accidents when the test says so.
 
     *before* counts commits that are lost on the way, *after* those that happen and whose answer
-    is lost; *claims* and *loads* count calls that fail; *beats* heartbeats that do.
+    is lost; *claims*, *loads* and *beats* count calls that fail, *unreadable* are damaged runs.
     """
 
     def __init__(self, *, clock: Clock) -> None:
@@ -153,7 +157,7 @@ class ShakyStore(MemoryStore):
         self.before = self.after = self.claims = self.loads = self.beats = 0
         self.commits: list[Sequence[Change]] = []
         self.requests: list[ClaimRequest] = []
-        self.broken: Collection[str] = ()
+        self.unreadable: Collection[str] = ()
         self.problem: Callable[[], Exception] = lambda: StoreUnavailableError("the line is cut")
 
     async def commit(self, changes: Sequence[Change]) -> Committed:
@@ -178,6 +182,9 @@ class ShakyStore(MemoryStore):
         if self.loads:
             self.loads -= 1
             raise self.problem()
+        for run_id in run_ids:
+            if run_id in self.unreadable:
+                raise JournalCorruptError(run_id, "it was scratched by a test")
         return await super().load(run_ids)
 
     def beat(self, claims: Any) -> Any:

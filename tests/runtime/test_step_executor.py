@@ -539,7 +539,7 @@ async def test_an_async_body_is_cancelled_at_its_timeout(
     mesh = await composed(made)
     run = await mesh.start_run(made)
     working = asyncio.create_task(mesh.run_until_idle())
-    await gate.entered.wait()
+    await gate.reached()
 
     clock.advance(5)
     await working
@@ -597,7 +597,7 @@ async def test_a_body_that_swallows_its_cancellation_fails_at_the_timeout_all_th
     mesh = await composed(made)
     run = await mesh.start_run(made)
     working = asyncio.create_task(mesh.run_until_idle())
-    await gate.entered.wait()
+    await gate.reached()
 
     clock.advance(5)
     await working
@@ -664,7 +664,7 @@ async def test_a_timeout_ends_the_attempt_of_a_worker_that_is_cancelled_too(
     mesh = await composed(made)
     run = await mesh.start_run(made)
     working = asyncio.create_task(mesh.run_until_idle())
-    await gate.entered.wait()
+    await gate.reached()
 
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
