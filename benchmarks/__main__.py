@@ -22,6 +22,8 @@ from benchmarks.sizes import SIZES
 
 _ROOT: Final = Path(__file__).parent.parent
 _LONGEST: Final = 1800
+_BEGIN: Final = "<!-- figures: python -m benchmarks --into this page -->"
+_END: Final = "<!-- end of figures -->"
 
 
 @attrs.frozen(kw_only=True)
@@ -56,7 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _asked(options)
     results = list(_run(asked))
     sizes = {name: attrs.asdict(SIZES[asked.sizes(name)]) for name in asked.workloads}
-    print(Report(results, sizes).text())
+    text = Report(results, sizes).text()
+    print(text)
+    if options.into is not None:
+        _put_into(Path(options.into), text)
     if options.json is not None:
         Path(options.json).write_text(_as_json(results, sizes), encoding="utf-8")
     return int(any(result.failure is not None for result in results))
@@ -94,6 +99,15 @@ def _one(asked: Asked, repeat: int, workload: str, contender: str) -> Result:
     return attrs.evolve(found, figures={**json.loads(ran.stdout), "machine_load": load})
 
 
+def _put_into(page: Path, text: str) -> None:
+    """Put the tables where they belong in a page, between two comments."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise SystemExit(f"--into: {page} has no place for tables.")
+    page.write_text(f"{before}{_BEGIN}\n\n{text}\n\n{_END}{after}", encoding="utf-8")
+
+
 def _as_json(results: Iterable[Result], sizes: Mapping[str, object]) -> str:
     document = {
         "format": 1,
@@ -124,6 +138,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, help="how often each is run; default: 3, quick: 1")
     parser.add_argument("--long", action="store_true", help="the long run has 10,000 steps")
     parser.add_argument("--json", metavar="FILE", help="write all figures of all repeats to FILE")
+    parser.add_argument(
+        "--into", metavar="PAGE", help="put the tables into a page that has a place"
+    )
     parser.add_argument("--folder", help="where databases are put; must be on a real disk")
     parser.add_argument(
         "--python",

@@ -77,9 +77,10 @@ FIGURES: Final[Mapping[str, tuple[Figure, ...]]] = {
         Figure("at_500_ms", "ms at 500"),
         Figure("at_1000_ms", "ms at 1,000", Better.LESS),
         Figure("at_10000_ms", "ms at 10,000", Better.LESS),
-        Figure("growth", "1,000 : 10"),
-        Figure("cpu_growth", "CPU 1,000 : 10"),
+        Figure("growth_1000", "1,000 : 10"),
+        Figure("cpu_growth_1000", "CPU 1,000 : 10"),
         Figure("growth_10000", "10,000 : 10"),
+        Figure("cpu_growth_10000", "CPU 10,000 : 10"),
     ),
     "fanout": (
         Figure("run_ms", "start to durable end, ms", Better.LESS),
@@ -102,7 +103,7 @@ BUDGETS: Final = (
     Budget(workload="sequential", key="commits_per_step", title="its commits", least=1.0, most=1.0),
     Budget(workload="concurrent", key="steps_per_s", title="steps/s at concurrency 64", least=5000),
     Budget(workload="concurrent", key="commits_per_step", title="commits per step", most=0.2),
-    Budget(workload="long", key="growth", title="step 1,000 beside step 10", most=1.1),
+    Budget(workload="long", key="growth_1000", title="step 1,000 beside step 10", most=1.1),
 )
 
 MACHINE: Final = (

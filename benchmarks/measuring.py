@@ -38,35 +38,40 @@ class Spent:
 
 @attrs.define
 class Ticks:
-    """When steps were run: each body notes it."""
+    """When steps were run: each body notes it, and on request how much was computed until then."""
 
-    at: list[Spent] = attrs.field(factory=list[Spent])
+    notes_cpu: bool = False
+    wall: list[float] = attrs.field(factory=list[float])
+    cpu: list[float] = attrs.field(factory=list[float])
 
     def body(self) -> StepBody:
         """A step's body that notes when it was called."""
 
         async def noted(seed: int) -> int:
-            self.at.append(Spent.so_far())
+            self.wall.append(time.perf_counter())
             return seed
 
-        return noted
+        async def noted_with_cpu(seed: int) -> int:
+            self.wall.append(time.perf_counter())
+            self.cpu.append(time.process_time())
+            return seed
 
-    def take(self) -> list[Spent]:
-        """What was noted since the last time."""
-        taken, self.at = self.at, []
-        return taken
+        return noted_with_cpu if self.notes_cpu else noted
+
+    def clear(self) -> None:
+        """Forget what was noted."""
+        self.wall.clear()
+        self.cpu.clear()
 
 
-def gaps(ticks: Sequence[Spent]) -> list[Spent]:
-    """What was spent from each step's beginning to the next one's."""
-    return [Spent(b.wall - a.wall, b.cpu - a.cpu) for a, b in pairwise(ticks)]
+def gaps(moments: Sequence[float]) -> list[float]:
+    """What passed from each step's beginning to the next one's."""
+    return [end - start for start, end in pairwise(moments)]
 
 
-def around(values: Sequence[Spent], step: int, reach: int) -> Spent:
-    """The medians of the gaps around a step, counted from 1, as far as there are any."""
-    first = max(step - reach - 1, 0)
-    window = values[first : step + reach]
-    return Spent(median(gap.wall for gap in window), median(gap.cpu for gap in window))
+def around(values: Sequence[float], step: int, reach: int) -> float:
+    """The median of the gaps around a step, counted from 1, as far as there are any."""
+    return median(values[max(step - reach - 1, 0) : step + reach])
 
 
 async def pass_time(seconds: float) -> None:

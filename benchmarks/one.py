@@ -18,7 +18,7 @@ from benchmarks.workloads import WORKLOADS
 
 async def measure(name: str, workload: str, sizes: Sizes, folder: Path) -> dict[str, float]:
     """Put one workload to one contender; the machine's own pace is measured beside it."""
-    ticks, contender = Ticks(), make(name)
+    ticks, contender = Ticks(notes_cpu=workload == "long"), make(name)
     machine = {"machine_hop_ms": await hop_ms(), "machine_sync_ms": sync_ms(folder)}
     await contender.set_up(folder, ticks.body())
     try:

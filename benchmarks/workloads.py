@@ -6,7 +6,7 @@ not timed.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from statistics import median
 from typing import Final, TypeAlias
 
@@ -19,6 +19,9 @@ Workload: TypeAlias = Callable[[Contender, Ticks, Sizes], Awaitable[dict[str, fl
 
 _REST: Final = 0.02
 _WARM_UP_RUNS: Final = 3
+_MARKS: Final = (10, 100, 500, 1000, 10_000)
+_FIRST_REACH: Final = 9  # there is no more before step 10
+_REACH: Final = 25
 
 
 async def sequential(contender: Contender, ticks: Ticks, sizes: Sizes) -> dict[str, float]:
@@ -29,11 +32,11 @@ async def sequential(contender: Contender, ticks: Ticks, sizes: Sizes) -> dict[s
     between: list[float] = []
     whole: list[Spent] = []
     for _ in range(runs):
-        ticks.take()
+        ticks.clear()
         began = Spent.so_far()
         await contender.sequential(steps)
         whole.append(began.until_now())
-        between += [gap.wall for gap in gaps(ticks.take())]
+        between += gaps(ticks.wall)
     return {
         "step_ms": median(between) * 1000,
         "run_ms": median(spent.wall for spent in whole) * 1000,
@@ -53,11 +56,11 @@ async def _served(contender: Contender, ticks: Ticks, sizes: Sizes) -> dict[str,
     async with serving as serve:
         for number in range(_WARM_UP_RUNS + sizes.served_runs):
             await pass_time(_REST)
-            ticks.take()
+            ticks.clear()
             asked = time.perf_counter()
             await serve(number)
             ended.append(time.perf_counter() - asked)
-            begun.append(ticks.take()[0].wall - asked)
+            begun.append(ticks.wall[0] - asked)
     return {
         "pickup_ms": median(begun[_WARM_UP_RUNS:]) * 1000,
         "served_ms": median(ended[_WARM_UP_RUNS:]) * 1000,
@@ -86,14 +89,14 @@ async def concurrent(contender: Contender, ticks: Ticks, sizes: Sizes) -> dict[s
     """Many short runs at once."""
     runs, steps = sizes.concurrent_runs, sizes.concurrent_steps
     await (await contender.concurrent(64, steps))()
-    ticks.take()
+    ticks.clear()
     began = Spent.so_far()
     work = await contender.concurrent(runs, steps)
     started = began.until_now()
     await work()
     spent = began.until_now()
     done = runs * steps
-    assert len(ticks.take()) == done, "Not every step was run once."
+    assert len(ticks.wall) == done, "Not every step was run once."
     figures = {
         "steps_per_s": done / spent.wall,
         "worked_per_s": done / (spent.wall - started.wall),
@@ -110,28 +113,30 @@ async def concurrent(contender: Contender, ticks: Ticks, sizes: Sizes) -> dict[s
 async def long(contender: Contender, ticks: Ticks, sizes: Sizes) -> dict[str, float]:
     """One run of very many steps: does a step cost more, the more there were before it?"""
     await contender.long(sizes.long_steps)
-    marks = [mark for mark in (10, 100, 500, 1000, 10_000) if mark <= sizes.long_steps]
-    runs: list[list[Spent]] = []
-    began = Spent.so_far()
+    wall: list[list[float]] = []
+    cpu: list[list[float]] = []
+    took: list[float] = []
     for _ in range(sizes.long_runs):
-        ticks.take()
+        ticks.clear()
+        began = Spent.so_far()
         await contender.long(sizes.long_steps)
-        runs.append(gaps(ticks.take()))
-    total = began.until_now()
-    figures = {"run_s": total.wall / sizes.long_runs}
-    wall: dict[int, float] = {}
-    cpu: dict[int, float] = {}
-    for mark in marks:
-        reach = 9 if mark == marks[0] else 25
-        found = [around(run, mark, reach) for run in runs]
-        wall[mark] = median(spent.wall for spent in found)
-        cpu[mark] = median(spent.cpu for spent in found)
-        figures[f"at_{mark}_ms"] = wall[mark] * 1000
-    figures["growth"] = wall[1000] / wall[10]
-    figures["cpu_growth"] = cpu[1000] / cpu[10]
-    if 10_000 in wall:
-        figures["growth_10000"] = wall[10_000] / wall[10]
-    return figures
+        took.append(began.until_now().wall)
+        wall.append(gaps(ticks.wall))
+        cpu.append(gaps(ticks.cpu))
+    marks = [mark for mark in _MARKS if mark <= sizes.long_steps]
+    at = {mark: _at(wall, mark) for mark in marks}
+    return {
+        "run_s": median(took),
+        **{f"at_{mark}_ms": cost * 1000 for mark, cost in at.items()},
+        **{f"growth_{mark}": at[mark] / at[10] for mark in marks if mark >= 1000},
+        **{f"cpu_growth_{mark}": _at(cpu, mark) / _at(cpu, 10) for mark in marks if mark >= 1000},
+    }
+
+
+def _at(runs: Sequence[Sequence[float]], mark: int) -> float:
+    """What the steps around one cost, in the middle of several runs."""
+    reach = _FIRST_REACH if mark == _MARKS[0] else _REACH
+    return median(around(run, mark, reach) for run in runs)
 
 
 async def fanout(contender: Contender, ticks: Ticks, sizes: Sizes) -> dict[str, float]:
@@ -140,11 +145,11 @@ async def fanout(contender: Contender, ticks: Ticks, sizes: Sizes) -> dict[str, 
     await contender.fanout(width)
     took: list[Spent] = []
     for _ in range(sizes.fanout_runs):
-        ticks.take()
+        ticks.clear()
         began = Spent.so_far()
         await contender.fanout(width)
         took.append(began.until_now())
-        assert len(ticks.take()) == width + 1, "Not every step was run once."
+        assert len(ticks.wall) == width + 1, "Not every step was run once."
     figures = {
         "run_ms": median(spent.wall for spent in took) * 1000,
         "cpu_ms": median(spent.cpu for spent in took) / (width + 1) * 1000,

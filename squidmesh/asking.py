@@ -76,7 +76,9 @@ async def explanation(engine: Engine, run_id: object, *, step: str | None) -> Ex
     now = engine.time.now()
     if step is None:
         return explain(definition, state, now=now, runnable=runnable)
-    found = explain_step(definition, state, step, now=now, runnable=runnable)
+    found = None
+    if isinstance(step, str):
+        found = explain_step(definition, state, step, now=now, runnable=runnable)
     if found is None:
         raise InvalidOptionError("step", f"{definition.name} has no step of that name.")
     return found

@@ -234,14 +234,15 @@ async def replay(
     workflow_of: Callable[[str], RegisteredWorkflow],
     *,
     allow_irreversible: object,
-    from_step: str | None,
+    from_step: object,
     said: Said,
 ) -> Run:
     """Start a new run with what the source was started with."""
     run_id = check_run_id(run_id)
     source = await load_run(engine, run_id)
     workflow = workflow_of(source.facts.workflow)
-    if from_step is not None and from_step not in workflow.definition.by_name:
+    steps = workflow.definition.by_name
+    if from_step is not None and not (isinstance(from_step, str) and from_step in steps):
         raise InvalidOptionError("from_step", f"{workflow.name} has no step of that name.")
     issuer = issuer_from(said)
     known = await _known_replay(engine, run_id, issuer)

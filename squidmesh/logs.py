@@ -4,6 +4,7 @@ The library never configures either. What it says arrives as an ordinary record 
 library: a readable line as the message, and the same facts as a mapping in ``record.squidmesh``.
 """
 
+import contextlib
 import logging
 from collections.abc import MutableMapping
 from typing import Any, Final
@@ -11,6 +12,20 @@ from typing import Any, Final
 import structlog
 
 _RECORD_ARGUMENTS: Final = ("exc_info", "stack_info", "stacklevel")
+
+
+class HarmlessLogger(structlog.stdlib.BoundLogger):
+    """A logger whose host cannot hurt us: what a handler or filter raises stays where it was."""
+
+    def _proxy_to_logger(
+        self,
+        method_name: str,
+        event: str | None = None,
+        *event_args: str,
+        **event_kw: Any,  # noqa: ANN401  as the class that this one is a kind of has it
+    ) -> None:
+        with contextlib.suppress(Exception):
+            super()._proxy_to_logger(method_name, event, *event_args, **event_kw)
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:
@@ -22,7 +37,7 @@ def logger(name: str) -> structlog.stdlib.BoundLogger:
             structlog.contextvars.merge_contextvars,
             _to_record,
         ],
-        wrapper_class=structlog.stdlib.BoundLogger,
+        wrapper_class=HarmlessLogger,
         context_class=dict,
         cache_logger_on_first_use=True,
     )

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from squidmesh import asking, controlling
 from squidmesh.asking import ListOptions
@@ -27,12 +27,13 @@ from squidmesh.runtime.registry import RegisteredWorkflow
 from squidmesh.runtime.telemetry import Sink
 from squidmesh.runtime.worker import WorkerLoop
 from squidmesh.starting import StartOptions
-from squidmesh.system import SystemClock, SystemIds, SystemRandom
+from squidmesh.system import SystemClock, SystemIds, SystemRandom, whole_clock
 from squidmesh.views import Run, RunPage
 from squidmesh.workflow import Workflow, WorkflowDefinition
 
 DEFAULT_LEASE: Final = timedelta(seconds=60)
 DEFAULT_CONCURRENCY: Final = 64
+_T = TypeVar("_T")
 AnyWorkflow: TypeAlias = type[Workflow[Any]] | WorkflowDefinition
 
 
@@ -64,16 +65,17 @@ class SquidMesh:
         """
         self._store = store
         self._settings = Settings(
-            clock=clock or SystemClock(),
+            clock=SystemClock() if clock is None else whole_clock(clock),
             ids=ids or SystemIds(),
             random=random or SystemRandom(),
-            executor=executor,
+            executor=_executor(executor),
             sinks=_sinks(telemetry),
             lease=_positive("lease", lease),
             max_deliveries=_at_least_one("max_deliveries", max_deliveries),
             max_payload_bytes=_at_least_one("max_payload_bytes", max_payload_bytes),
         )
-        self._definitions = tuple(_definition_of(workflow) for workflow in workflows)
+        several = _several("workflows", workflows)
+        self._definitions = tuple(_definition_of(workflow) for workflow in several)
         names = [definition.name for definition in self._definitions]
         if len(set(names)) < len(names):
             raise InvalidOptionError("workflows", "Two workflows have the same name.")
@@ -234,10 +236,12 @@ class SquidMesh:
         return await controlling.start_runs(
             engine,
             self._registered(engine, workflow),
-            tuple(payloads),
+            _several("payloads", payloads),
             trigger=trigger,
             queue=queue,
-            idempotency_keys=idempotency_keys,
+            idempotency_keys=(
+                None if idempotency_keys is None else _several("idempotency_keys", idempotency_keys)
+            ),
             most_bytes=self._settings.max_payload_bytes,
         )
 
@@ -441,6 +445,7 @@ class SquidMesh:
 
         Nothing needs it while workers run or an executor is set; it does at once what they do.
         """
+        _not_negative("older_than", older_than)
         engine = await self.engine()
         return await engine.recovery.recover(older_than)
 
@@ -464,6 +469,8 @@ class SquidMesh:
         Raises:
             TimeoutError: *timeout* has passed first.
         """
+        if timeout is not None:
+            _not_negative("timeout", timeout)
         engine = await self.engine()
         worker = WorkerLoop(
             engine=engine,
@@ -496,6 +503,19 @@ def _definition_of(workflow: object) -> WorkflowDefinition:
     raise UnknownWorkflowError(str(shown))
 
 
+def _several(option: str, given: Iterable[_T]) -> tuple[_T, ...]:
+    """What was given, if it is several at all: a class or a text in a list's place is a slip."""
+    if isinstance(given, type | str | bytes) or not isinstance(given, Iterable):
+        raise InvalidOptionError(option, f"{option} are several, in a list or the like.")
+    return tuple(given)
+
+
+def _executor(executor: Executor | None) -> Executor | None:
+    if executor is not None and not callable(getattr(executor, "enqueue_step", None)):
+        raise InvalidOptionError("executor", "An executor has the methods of the Executor port.")
+    return executor
+
+
 def _sinks(telemetry: Sink | Sequence[Sink] | None) -> tuple[Sink, ...]:
     if telemetry is None:
         return ()
@@ -509,6 +529,11 @@ def _positive(option: str, value: object) -> timedelta:
     if not isinstance(value, timedelta) or value <= timedelta(0):
         raise InvalidOptionError(option, f"{option} is a positive timedelta.")
     return value
+
+
+def _not_negative(option: str, value: object) -> None:
+    if not isinstance(value, timedelta) or value < timedelta(0):
+        raise InvalidOptionError(option, f"{option} is a timedelta that is not negative.")
 
 
 def _at_least_one(option: str, value: object) -> int:

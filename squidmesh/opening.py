@@ -68,7 +68,7 @@ def check_url(url: object) -> str:
     """
     if not isinstance(url, str):
         raise InvalidOptionError("url", "A store URL is a text, such as sqlite:///app.db.")
-    scheme = urlsplit(url).scheme
+    scheme = url.partition("://")[0].lower() if "://" in url else ""
     if scheme in ("postgres", "postgresql", "postgresql+psycopg"):
         raise InvalidOptionError(
             "url", "Postgres comes with a later release; use sqlite:///app.db.", code="not_yet"
@@ -87,9 +87,13 @@ def path_of(url: str) -> str:
     Raises:
         InvalidOptionError: The URL has a host, or no path.
     """
-    parts = urlsplit(url)
-    if parts.netloc or len(parts.path) < 2:  # noqa: PLR2004  the slash, and something behind it
+    try:
+        parts = urlsplit(url)
+        path = unquote(parts.path[1:])
+    except ValueError:
+        parts, path = None, ""
+    if parts is None or parts.netloc or not path or "\x00" in path:
         raise InvalidOptionError(
             "url", "An SQLite URL is sqlite:///relative.db or sqlite:////absolute/path.db."
         )
-    return unquote(parts.path[1:])
+    return path

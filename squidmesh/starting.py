@@ -100,7 +100,7 @@ def check_run_id(run_id: object) -> str:
         raise InvalidRunIdError(run_id) from None
 
 
-def trigger_of(workflow: RegisteredWorkflow, name: str | None) -> Trigger:
+def trigger_of(workflow: RegisteredWorkflow, name: object) -> Trigger:
     """Return the trigger of that name, or the default one.
 
     Raises:
@@ -109,7 +109,7 @@ def trigger_of(workflow: RegisteredWorkflow, name: str | None) -> Trigger:
     triggers = workflow.definition.by_trigger
     if name is None:
         return workflow.definition.triggers[0]
-    if name not in triggers:
+    if not isinstance(name, str) or name not in triggers:
         raise UnknownTriggerError(workflow.name, str(name), triggers)
     return triggers[name]
 

@@ -9,6 +9,7 @@ import sys
 import time
 from datetime import UTC, datetime
 
+from squidmesh.errors import InvalidOptionError
 from squidmesh.ports.clock import Clock, Ids, Random
 
 if sys.version_info >= (3, 14):
@@ -32,6 +33,37 @@ class SystemClock(Clock):
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)  # noqa: TID251  everybody else waits through this line
+
+
+class GivenClock(Clock):
+    """A host's clock that does not say whether it is virtual: no thread is left to wait on it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    @property
+    def is_virtual(self) -> bool:
+        return True
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+
+
+def whole_clock(clock: Clock) -> Clock:
+    """Return *clock* with all that the runtime asks of one.
+
+    Raises:
+        InvalidOptionError: It lacks now, monotonic or sleep.
+    """
+    if not all(callable(getattr(clock, name, None)) for name in ("now", "monotonic", "sleep")):
+        raise InvalidOptionError("clock", "A clock has now(), monotonic() and sleep().")
+    return clock if hasattr(clock, "is_virtual") else GivenClock(clock)
 
 
 class SystemIds(Ids):

@@ -1,6 +1,6 @@
 """What runs steps: the worker that a process is for, and the runner that a host's jobs call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
 from returns.pipeline import is_successful
@@ -37,18 +37,12 @@ class Worker:
         Raises:
             InvalidOptionError: No queue, no concurrency, or a lease that is not positive.
         """
-        if isinstance(queues, str) or not queues:
-            raise InvalidOptionError("queues", "queues are one or several names of queues.")
-        for queue in queues:
-            check_name("queues", queue)
+        self._queues = _queues(queues)
         if type(concurrency) is not int or concurrency < 1:
             raise InvalidOptionError("concurrency", "concurrency is a positive integer.")
-        if lease is not None and not (isinstance(lease, timedelta) and lease > timedelta(0)):
-            raise InvalidOptionError("lease", "lease is a positive timedelta.")
+        self._lease = _lease(lease)
         self._mesh = mesh
-        self._queues = tuple(dict.fromkeys(queues))
         self._concurrency = concurrency
-        self._lease = lease
         self._loop: WorkerLoop | None = None
         self._stopped = False
 
@@ -128,6 +122,23 @@ class Runner:
                 run_id=settled.existing,
             )
         return PerformReport(status="started", run_id=settled.state.run_id)
+
+
+def _queues(queues: object) -> tuple[str, ...]:
+    if isinstance(queues, str) or not isinstance(queues, Iterable):
+        raise InvalidOptionError("queues", "queues are several names of queues.")
+    names = tuple(dict.fromkeys(check_name("queues", queue) for queue in queues))
+    if not names:
+        raise InvalidOptionError("queues", "A worker serves at least one queue.")
+    return names
+
+
+def _lease(lease: object) -> timedelta | None:
+    if lease is None:
+        return None
+    if not isinstance(lease, timedelta) or lease <= timedelta(0):
+        raise InvalidOptionError("lease", "lease is a positive timedelta.")
+    return lease
 
 
 def _name(payload: Mapping[str, Json], key: str) -> str:

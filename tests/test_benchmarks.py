@@ -18,6 +18,7 @@ from benchmarks.wal import counting_commits
 
 pytestmark = pytest.mark.anyio
 
+ROOT = Path(__file__).parent.parent
 SIZES = {"start": {"single_starts": 1, "bulk_starts": 1}}
 
 
@@ -55,8 +56,7 @@ async def _written(contender: Contender, lengths: Sequence[int]) -> list[Written
 
 def _benchmarks(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "benchmarks", *arguments]
-    folder = Path(__file__).parent.parent
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("make", [OverMesh.on_sqlite, BareLoop])
@@ -149,6 +149,22 @@ def test_a_quick_run_prints_a_table_with_ratios_to_the_floor_and_writes_its_figu
     results = json.loads(file.read_text())["results"]
     assert [result["contender"] for result in results] == ["floor-sqlite", "memory"]
     assert all(result["figures"]["bulk_per_s"] > 0 for result in results)
+
+
+def test_the_tables_are_put_where_a_page_has_a_place_for_them(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    begin, end = (
+        "<!-- figures: python -m benchmarks --into this page -->",
+        "<!-- end of figures -->",
+    )
+    page = tmp_path / "page.md"
+    page.write_text(text, encoding="utf-8")
+
+    ran = _benchmarks("--quick", "--only", "start", "--stores", "memory", "--into", str(page))
+
+    place = f"{begin}\n\n{ran.stdout}\n{end}"
+    before, after = text.split(begin)[0], text.split(end)[1]
+    assert page.read_text(encoding="utf-8") == f"{before}{place}{after}"
 
 
 def test_a_contender_that_fails_is_named_and_the_others_are_measured() -> None:

@@ -12,7 +12,7 @@ from squidmesh.context import StepContext
 from squidmesh.domain.commands import ClaimOffer
 from squidmesh.domain.dispatch import idempotency_key, runnable_key
 from squidmesh.domain.entries import AttemptClaimed, AttemptId
-from squidmesh.domain.state import RunState
+from squidmesh.domain.state import AttemptState, RunState
 from squidmesh.domain.values import Json
 from squidmesh.ports.clock import Ids
 from squidmesh.ports.store import ClaimTicket, HeldClaim
@@ -90,6 +90,20 @@ def held_from(state: RunState, entry: AttemptClaimed) -> HeldAttempt:
     )
 
 
+def held_again(state: RunState, attempt: AttemptState) -> HeldAttempt:
+    """The claim that an attempt carries, as its holder reads it back."""
+    assert attempt.claim_id is not None
+    assert attempt.token_hash is not None
+    assert attempt.lease is not None
+    return HeldAttempt(
+        state=state,
+        attempt=attempt.id,
+        claim_id=attempt.claim_id,
+        token_hash=attempt.token_hash,
+        lease=attempt.lease,
+    )
+
+
 def context_of(held: HeldAttempt, heart: Heart) -> StepContext:
     """What the attempt's body may ask."""
     state, attempt = held.state, held.attempt
@@ -114,6 +128,6 @@ def context_of(held: HeldAttempt, heart: Heart) -> StepContext:
         trigger=facts.trigger,
         schedule=dict(facts.schedule) if facts.schedule is not None else None,
         read_state=read_state,
-        beat=lambda: heart.beat_now(held.claim_id),
+        beat=lambda: heart.beat_now(held.to_keep()),
         loop=asyncio.get_running_loop(),
     )

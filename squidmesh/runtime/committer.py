@@ -124,7 +124,7 @@ class Committer:
     def queue(self, asks: Iterable[Ask]) -> None:
         """Queue asks without waiting; each carries its answer."""
         self._waiting.extend(asks)
-        if self._task is None:
+        if self._task is None or self._task.done():
             # A context of its own: whoever asks first must not lend its log fields to all others.
             self._task = asyncio.get_running_loop().create_task(
                 self._work(), name="committer", context=contextvars.Context()
@@ -181,6 +181,8 @@ class Committer:
         for run in runs.values():
             if run.head is run.base:
                 _settle(run, now)
+            if run.base.status.is_final:
+                self.states.forget(run.base.run_id)
         if not changed:
             return
         answer = await self.store.commit([self._change(run, now) for run in changed])
@@ -237,6 +239,9 @@ class Committer:
         now: datetime,
     ) -> None:
         before, command = run.head, ask.command
+        if before.started is None and not starts(ask):
+            ask.fail(RunNotFoundError(ask.run_id))
+            return
         mark = command.fingerprint if isinstance(command, StartRun) else before.facts.fingerprint
         try:
             decided = decide(definitions[mark], before, command, now)

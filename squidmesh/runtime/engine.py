@@ -19,7 +19,7 @@ from squidmesh.ports.clock import Clock, Ids, Random
 from squidmesh.ports.journal import Journal
 from squidmesh.ports.store import AttemptStore, Presence, RunStore, Schema, Store
 from squidmesh.runtime.asks import Settled
-from squidmesh.runtime.claims import HeldAttempt, context_of, held_from
+from squidmesh.runtime.claims import HeldAttempt, context_of, held_again, held_from
 from squidmesh.runtime.committer import Committer
 from squidmesh.runtime.dispatcher import Dispatcher
 from squidmesh.runtime.heart import Heart
@@ -141,10 +141,19 @@ class Engine:
     def claimed_by(self, settled: Settled, offers: Offers) -> Sequence[HeldAttempt]:
         """The successors that a report has claimed for its worker."""
         offered = {offer.claim_id for offer in offers.claims}
+        if settled.entries:
+            return [
+                held_from(settled.state, entry)
+                for entry in settled.entries
+                if isinstance(entry, AttemptClaimed) and entry.claim_id in offered
+            ]
+        # The report's answer was lost, and what was read back knows only how things stand.
         return [
-            held_from(settled.state, entry)
-            for entry in settled.entries
-            if isinstance(entry, AttemptClaimed) and entry.claim_id in offered
+            held_again(settled.state, step.current)
+            for step in settled.state.steps.values()
+            if step.current is not None
+            and step.current.status is AttemptStatus.CLAIMED
+            and step.current.claim_id in offered
         ]
 
     def settled(self, commits: Sequence[Settled]) -> None:

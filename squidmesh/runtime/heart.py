@@ -6,6 +6,7 @@ virtual clock it beats in a task instead: such time only passes when the test le
 """
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import threading
@@ -16,7 +17,7 @@ from typing import Final
 import attrs
 
 from squidmesh.context import StepContext
-from squidmesh.errors import ClaimLostError, SquidMeshError
+from squidmesh.errors import ClaimLostError
 from squidmesh.logs import logger
 from squidmesh.ports.clock import Clock
 from squidmesh.ports.store import BeatReport, Heartbeats, HeldClaim, Store
@@ -88,18 +89,18 @@ class Heart:
             if held.claim.run_id == run_id:
                 held.context.tell_cancelled()
 
-    async def beat_now(self, claim_id: str) -> None:
+    async def beat_now(self, claim: HeldClaim) -> None:
         """Beat at once, and raise ClaimLostError if this claim is gone."""
         report = await self._next_report()
         with self._lock:
-            held = self._held.get(claim_id)
-        if held is not None and report is not None and claim_id in report.lost:
-            claim = held.claim
+            is_held = claim.claim_id in self._held
+        if not is_held or (report is not None and claim.claim_id in report.lost):
             raise ClaimLostError(claim.run_id, claim.attempt.step, claim.attempt.number)
 
     async def close(self) -> None:
         """Stop beating, and give back the way to the store."""
-        self._stopping = True
+        with self._lock:
+            self._stopping = True
         self._wake.set()
         if self._task is not None:
             self._task.cancel()
@@ -132,44 +133,59 @@ class Heart:
                 told.set_result(report)
 
         if self.clock.is_virtual:
-            beats = self.store.heartbeats()
-            try:
-                return self._beat(beats)
-            finally:
+            beats, report = self._try_beat(None)
+            if beats is not None:
                 beats.close()
+            return report
         with self._lock:
+            if self._stopping:
+                return None
             self._asked.append(functools.partial(_answer_from_thread, loop, tell))
         self._wake.set()
         return await told
 
     async def _beat_in_task(self) -> None:
-        beats = self.store.heartbeats()
+        beats: Heartbeats | None = None
         try:
             while not self._stopping:
                 await self.clock.sleep(self._interval())
-                self._beat(beats)
+                beats, _ = self._try_beat(beats)
         finally:
-            beats.close()
+            if beats is not None:
+                beats.close()
 
     def _beat_in_thread(self) -> None:
         beats: Heartbeats | None = None
         while not self._stopping:
             self._wake.wait(self._interval())
             self._wake.clear()
-            try:
-                beats = beats or self.store.heartbeats()
-                report = self._beat(beats)
-            except SquidMeshError as problem:
-                # The store is away. The lease may hold until the next beat; if not, the fence
-                # refuses what comes too late.
-                report = None
-                log.warning("heartbeat.failed", error=type(problem).__name__)
-            with self._lock:
-                asked, self._asked = self._asked, []
-            for answer in asked:
-                answer(report)
+            beats, report = self._try_beat(beats)
+            self._answer(report)
         if beats is not None:
             beats.close()
+        self._answer(None)
+
+    def _answer(self, report: BeatReport | None) -> None:
+        with self._lock:
+            asked, self._asked = self._asked, []
+        for answer in asked:
+            answer(report)
+
+    def _try_beat(self, beats: Heartbeats | None) -> tuple[Heartbeats | None, BeatReport | None]:
+        """Beat if the store answers; a way to it that led nowhere is given up for a new one.
+
+        Nothing may end the heart: a worker whose leases nobody prolongs looks well and is deaf.
+        """
+        try:
+            beats = beats or self.store.heartbeats()
+            return beats, self._beat(beats)
+        except Exception as problem:  # noqa: BLE001  drivers have accidents of their own
+            # The lease may hold until the next beat; if not, the fence refuses what is late.
+            log.warning("heartbeat.failed", error=type(problem).__name__)
+            if beats is not None:
+                with contextlib.suppress(Exception):
+                    beats.close()
+            return None, None
 
     def _beat(self, beats: Heartbeats) -> BeatReport | None:
         held = self._snapshot()
@@ -187,5 +203,6 @@ def _answer_from_thread(
     tell: Callable[[BeatReport | None], None],
     report: BeatReport | None,
 ) -> None:
-    if not loop.is_closed():
+    with contextlib.suppress(RuntimeError):
+        # The loop is closed: nobody waits any more.
         loop.call_soon_threadsafe(tell, report)

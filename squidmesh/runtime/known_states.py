@@ -70,7 +70,7 @@ class KnownStates:
             loaded = await self.store.load(run_ids)
         except JournalCorruptError as problem:
             if len(run_ids) == 1:
-                log.error("run.unreadable", run_id=run_ids[0], reason=str(problem))
+                log.warning("run.unreadable", run_id=run_ids[0], reason=str(problem))
                 return {}
             each = [await self._readable([run_id]) for run_id in run_ids]
             return {run_id: state for states in each for run_id, state in states.items()}

@@ -15,7 +15,7 @@ from returns.pipeline import is_successful
 
 from squidmesh.domain.commands import LoseAttempt
 from squidmesh.domain.state import RunStatus
-from squidmesh.errors import SquidMeshError
+from squidmesh.errors import StoreUnavailableError
 from squidmesh.logs import logger
 from squidmesh.ports.clock import Clock
 from squidmesh.ports.store import (
@@ -103,9 +103,17 @@ class Recovery:
             for claim in expired
         ]
         self.committer.queue(asks)
+        await asyncio.gather(*(ask.answer for ask in asks), return_exceptions=True)
         reclaimed = converged = 0
         for ask in asks:
-            answer = await ask.answer
+            accident = ask.answer.exception()
+            if isinstance(accident, StoreUnavailableError):
+                raise accident
+            if accident is not None:
+                # One run that cannot be read must not keep the others lying.
+                log.warning("reclaim.failed", run_id=ask.run_id, error=type(accident).__name__)
+                continue
+            answer = ask.answer.result()
             if is_successful(answer):
                 settled = answer.unwrap()
                 reclaimed += 1
@@ -131,9 +139,9 @@ class Recovery:
                 if await self.presence.take_lease("sweep", self.owner, SWEEP_LEASE):
                     await self._sweep_once()
                 failing = False
-            except SquidMeshError as problem:
+            except Exception as problem:  # noqa: BLE001  whatever it is, the next sweep may do
                 if not failing:
-                    log.warning("sweep.failed", error=problem.code)
+                    log.warning("sweep.failed", error=type(problem).__name__)
                 failing = True
             await self.clock.sleep(SWEEP_INTERVAL)
 

@@ -75,7 +75,7 @@ class Deliveries:
         kind = payload.get("kind")
         if kind == "cron":
             return await self.start_cron(payload)
-        if kind != "step" and kind != "compensation":
+        if kind not in ("step", "compensation"):
             raise InvalidPayloadForExecutorError(
                 "A payload has the kind step, compensation or cron.", code="unknown_kind"
             )

@@ -20,10 +20,21 @@ from squidmesh.domain.entries import (
     AttemptLost,
     AttemptScheduled,
     Entry,
+    FinalStatus,
+    ManualAction,
+    ManualStepResolved,
     RunStarted,
+    RunTerminal,
 )
 from squidmesh.domain.inspection import current_step
-from squidmesh.domain.state import RunState
+from squidmesh.domain.state import (
+    AttemptState,
+    AttemptStatus,
+    RunState,
+    RunStatus,
+    StepState,
+    StepStatus,
+)
 from squidmesh.logs import logger
 from squidmesh.runtime.asks import Settled
 
@@ -71,6 +82,11 @@ class Telemetry:
         """Tell that a worker began an attempt which it had claimed from the store."""
         if self.sinks:
             self._tell(_step_event("squidmesh.step.started", state, entry))
+        before = _status_before(state, entry)
+        if before is not state.status:
+            if self.sinks:
+                self._tell(_transition_event(before, state))
+            _log_transition(before, state)
 
     def skipped(
         self,
@@ -120,7 +136,7 @@ def _run_fields(state: RunState) -> dict[str, object]:
     }
 
 
-def _events(commit: Settled) -> Iterator[Event]:
+def _events(commit: Settled) -> Iterator[Event]:  # noqa: C901  a table of entries
     state = commit.state
     for entry in commit.entries:
         match entry:
@@ -137,12 +153,71 @@ def _events(commit: Settled) -> Iterator[Event]:
                 yield _failed_event(state, entry)
             case AttemptLost():
                 yield _step_event("squidmesh.step.lost", state, entry)
+            case ManualStepResolved():
+                yield _decision_event(state, entry)
+            case RunTerminal(status=FinalStatus.CANCELLED) if commit.before.paused_step is not None:
+                yield _unanswered_event(commit.before.paused_step, state, entry)
             case _:
                 continue
     yield from _retries(commit)
     if commit.before.started is not None and commit.before.status is not state.status:
-        moved = {"from_status": commit.before.status.value, "to_status": state.status.value}
-        yield Event("squidmesh.run.transition", {**_run_fields(state), **moved}, {})
+        yield _transition_event(commit.before.status, state)
+
+
+def _transition_event(before: RunStatus, state: RunState) -> Event:
+    moved = {"from_status": before.value, "to_status": state.status.value}
+    return Event("squidmesh.run.transition", {**_run_fields(state), **moved}, {})
+
+
+def _decision_event(state: RunState, entry: ManualStepResolved) -> Event:
+    """A manual step has no attempts; it lasts from its opening to the decision."""
+    step = state.steps[entry.step]
+    fields = {**_run_fields(state), "step": entry.step, "attempt": None}
+    took = {"duration": (entry.at - step.since).total_seconds()}
+    if entry.action is not ManualAction.REJECTED:
+        return Event("squidmesh.step.completed", fields, took)
+    rejected = {"error": {"code": "rejected", "type": None}}
+    return Event("squidmesh.step.failed", {**fields, **rejected}, took)
+
+
+def _unanswered_event(step: StepState, state: RunState, entry: RunTerminal) -> Event:
+    fields = {**_run_fields(state), "step": step.step, "attempt": None}
+    cancelled = {"error": {"code": "cancelled", "type": None}}
+    took = {"duration": (entry.at - step.since).total_seconds()}
+    return Event("squidmesh.step.failed", {**fields, **cancelled}, took)
+
+
+def _status_before(state: RunState, claimed: AttemptClaimed) -> RunStatus:
+    """The status that a claim found; the store makes claims, so no commit of ours tells."""
+    if state.status is not RunStatus.RUNNING:
+        return state.status
+    step = state.steps[claimed.step]
+    again = claimed.number > 1 and step.attempts[claimed.number - 2].status is AttemptStatus.FAILED
+    if (
+        again
+        and state.open.get(StepStatus.RUNNING) == 1
+        and not state.open.get(StepStatus.SCHEDULED)
+    ):
+        return RunStatus.RETRYING
+    return (
+        RunStatus.RUNNING
+        if _had_begun(state, step.attempts[claimed.number - 1])
+        else (RunStatus.PENDING)
+    )
+
+
+def _had_begun(state: RunState, claimed: AttemptState) -> bool:
+    """Whether anything was under way before this claim: another claim, a timer, a person."""
+    own = claimed.fence or 0
+    return any(
+        step.manual is not None
+        or any(
+            attempt.visible_at > attempt.scheduled_at
+            or (attempt.fence is not None and attempt.fence < own)
+            for attempt in step.attempts
+        )
+        for step in state.steps.values()
+    )
 
 
 def _step_event(
@@ -202,13 +277,17 @@ def _log(commit: Settled) -> None:
     if before.started is None:
         log.info("run.started", run_id=state.run_id, workflow=state.facts.workflow)
     elif before.status is not state.status:
-        log.info(
-            "run.transition",
-            run_id=state.run_id,
-            workflow=state.facts.workflow,
-            from_status=before.status.value,
-            to_status=state.status.value,
-        )
+        _log_transition(before.status, state)
+
+
+def _log_transition(before: RunStatus, state: RunState) -> None:
+    log.info(
+        "run.transition",
+        run_id=state.run_id,
+        workflow=state.facts.workflow,
+        from_status=before.value,
+        to_status=state.status.value,
+    )
 
 
 def _worth_a_line(entries: Iterable[Entry]) -> Iterator[AttemptFailed | AttemptLost]:

@@ -1,4 +1,4 @@
-"""A job system that delivers nothing by itself: the test sees what was enqueued, and hands it on."""
+"""A job system that delivers nothing by itself: the test sees what is enqueued, and hands it on."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

@@ -92,6 +92,7 @@ class Ledger:
     manual: str | None = None
     route: int | None = None
     decided: list[str] = attrs.field(factory=list[str])
+    replays: int = 0
     began: bool = False
     doomed: bool = False
     cancelling: bool = False
@@ -108,19 +109,14 @@ class Ledger:
         elif isinstance(entry, DispatchEntry):
             self._of_an_attempt(entry)
 
-    def _of_the_run(self, entry: RunEntry) -> None:
+    def _of_the_run(self, entry: RunEntry) -> None:  # noqa: C901  # a case for each
         match entry:
             case RunStarted():
                 self.applied.extend(item.step for item in entry.carried)
             case RunnablesPlanned():
-                assert not self.is_ending
                 self._planned(entry)
             case RunnableApplied():
-                assert not self.is_ending
-                assert entry.step in self.completed
-                assert entry.step not in self.applied
-                self.applied.append(entry.step)
-                self.route = entry.transition
+                self._applied(entry)
             case ManualStepPaused():
                 assert not self.open_tries
                 assert entry.step not in (*self.decided, self.manual)
@@ -128,8 +124,7 @@ class Ledger:
             case ManualStepResolved():
                 self._resolved(entry)
             case CancelRequested():
-                assert not self.cancelling
-                assert self.to_undo is None
+                assert not any((self.cancelling, self.to_undo is not None))
                 self.cancelling = True
             case CompensationPlanned():
                 self._undoing(entry)
@@ -139,7 +134,7 @@ class Ledger:
                 self.route = entry.transition
                 assert self.definition.transitions[self.route].target == entry.target
             case RunReplayed():
-                pass
+                self.replays += 1
 
     def _of_an_attempt(self, entry: DispatchEntry) -> None:
         match entry:
@@ -170,6 +165,13 @@ class Ledger:
             case AttemptHeartbeat() | LiveWakeupEmitted():
                 raise AssertionError(entry)
 
+    def _applied(self, entry: RunnableApplied) -> None:
+        assert not any((self.doomed, self.cancelling))
+        assert entry.step in self.completed
+        assert entry.step not in self.applied
+        self.applied.append(entry.step)
+        self.route = entry.transition
+
     def _resolved(self, entry: ManualStepResolved) -> None:
         on = On.ERROR if entry.action is ManualAction.REJECTED else On.OK
         ((self.route, _),) = self.definition.routes[(entry.step, on)]
@@ -181,6 +183,7 @@ class Ledger:
     def _planned(self, entry: RunnablesPlanned) -> None:
         """Along routes, the next step is the one that the route just taken leads to."""
         assert entry.steps
+        assert not any((self.doomed, self.cancelling))
         if self.route is not None:
             assert entry.steps == (self.definition.transitions[self.route].target,)
 

@@ -45,6 +45,7 @@ from squidmesh.domain.commands import (
 )
 from squidmesh.domain.entries import AttemptId, Issuer
 from squidmesh.domain.state import RunStatus
+from squidmesh.domain.values import Json
 from tests.domain.builders import BROKEN, BUSY, seconds
 from tests.domain.ledger import NO_WISH
 from tests.domain.script import Claim, loss_of, report_of
@@ -57,6 +58,10 @@ CANCELLABLE: Final = {
     RunStatus.RETRYING,
     RunStatus.PAUSED,
 }
+
+EARLY: Final = 10
+MOST_REPLAYS: Final = 2
+MOST_IN_VAIN: Final = 3
 
 picks = st.integers(0, 99)
 keys = st.sampled_from([None, None, "k1", "k2"])
@@ -75,18 +80,23 @@ OUTCOMES: Final[tuple[Outcome, ...]] = (
 )
 outcomes = st.sampled_from(OUTCOMES)
 ways_to_end = st.sampled_from((*OUTCOMES, LOSS, LOSS, LOSS))
-decisions = st.sampled_from(["resumed", "approved", "rejected"])
 
 
 class RunMachine(RuleBasedStateMachine):
     """One run of one workflow, and whoever has something to say about it."""
 
     run: WatchedRun
+    vain: int
 
     @initialize(beginning=st.sampled_from(WORKFLOWS), urgent=st.booleans())
     def start(self, beginning: Beginning, *, urgent: bool) -> None:
-        self.run = WatchedRun(beginning)
+        self.run, self.vain = WatchedRun(beginning), 0
         self.run.accepted(self.run.start_command(urgent=urgent))
+
+    @precondition(lambda self: self.run.is_over)
+    @rule(beginning=st.sampled_from(WORKFLOWS), urgent=st.booleans())
+    def another_run_begins(self, beginning: Beginning, *, urgent: bool) -> None:
+        self.start(beginning, urgent=urgent)
 
     @rule(urgent=st.booleans(), pick=picks, number=st.integers(0, 4))
     def somebody_asks_for_what_is_not_there(self, *, urgent: bool, pick: int, number: int) -> None:
@@ -104,10 +114,10 @@ class RunMachine(RuleBasedStateMachine):
     def time_passes(self, duration: timedelta) -> None:
         self.run.now += duration
 
-    @precondition(lambda self: not self.run.is_over)
-    @rule()
-    def all_goes_well(self) -> None:
-        self.run.go_on()
+    @precondition(lambda self: self.run.ledger.open_tries)
+    @rule(output=st.sampled_from([None, "large", {"urgent": True}]))
+    def all_goes_well(self, output: Json) -> None:
+        self.run.go_on(output)
 
     @precondition(lambda self: self.run.due)
     @rule(pick=picks, count=st.integers(1, 3))
@@ -172,12 +182,14 @@ class RunMachine(RuleBasedStateMachine):
         if used is None:
             assert (refusal is None) == allowed, refusal
             assert refusal is not None or key is None or self.run.state.receipts[key] == name
+            self.vain += refusal is not None
             return refusal
         assert self.run.state is before
         assert refusal == (None if used == name else KeyAlreadyUsed(key=key or ""))
         return None
 
-    @precondition(lambda self: self.run.ledger.count > 10 or self.run.is_over)
+    @precondition(lambda self: self.run.state.status in CANCELLABLE or self.vain < MOST_IN_VAIN)
+    @precondition(lambda self: self.run.ledger.count > EARLY)
     @rule(issuer=issuers)
     def a_person_cancels(self, issuer: Issuer) -> None:
         allowed = self.run.state.status in CANCELLABLE
@@ -188,8 +200,8 @@ class RunMachine(RuleBasedStateMachine):
             source=self.run.state.status, target=RunStatus.CANCELLING
         )
 
-    @precondition(lambda self: self.run.ledger.manual or self.run.ledger.decided)
-    @rule(issuer=issuers, name=decisions)
+    @precondition(lambda self: self.run.ledger.manual or self.vain < MOST_IN_VAIN)
+    @rule(issuer=issuers, name=st.sampled_from(["resumed", "approved", "rejected"]))
     def a_person_decides(self, issuer: Issuer, name: str) -> None:
         commands: dict[str, Command] = {
             "resumed": ResumeRun(issuer=issuer),
@@ -202,6 +214,16 @@ class RunMachine(RuleBasedStateMachine):
 
         assert refusal is None or isinstance(refusal, NotPaused)
 
+    @precondition(lambda self: self.run.ledger.manual)
+    @rule(says_yes=st.booleans())
+    def a_person_ends_the_waiting(self, *, says_yes: bool) -> None:
+        issuer = Issuer(actor="ben")
+        if self.run.ledger.manual == "hold":
+            self.run.accepted(ResumeRun(issuer=issuer))
+        else:
+            self.run.accepted(ApproveRun(issuer=issuer) if says_yes else RejectRun(issuer=issuer))
+
+    @precondition(lambda self: self.run.ledger.replays < MOST_REPLAYS)
     @rule(issuer=issuers, override=st.booleans())
     def a_person_replays(self, issuer: Issuer, *, override: bool) -> None:
         blocking = tuple(

@@ -19,6 +19,7 @@ from squidmesh.domain.decide import decide
 from squidmesh.domain.entries import AttemptClaimed, AttemptId, Entry, Issuer
 from squidmesh.domain.evolution import assemble, rebuild
 from squidmesh.domain.state import OPEN, AttemptState, AttemptStatus, RunState, RunStatus
+from squidmesh.domain.values import Json
 from tests.domain.builders import LEASE, RUN, T0
 from tests.domain.ledger import LEGAL, Ledger
 from tests.domain.script import Claim, report_of
@@ -179,7 +180,7 @@ class WatchedRun:
         """Claim an attempt."""
         self.accepted(ClaimAttempt(attempt=attempt.id, offer=self.fresh_offer(owner)))
 
-    def go_on(self) -> None:
+    def go_on(self, output: Json = None) -> None:
         """Do the next thing that leads to a good end."""
         manual = self.ledger.manual
         if manual is not None:
@@ -188,7 +189,7 @@ class WatchedRun:
                 ResumeRun(issuer=issuer) if manual == "hold" else ApproveRun(issuer=issuer)
             )
         elif self.current:
-            self.accepted(report_of(self.current[0], Succeeded()))
+            self.accepted(report_of(self.current[0], Succeeded(output)))
         else:
             first = self.scheduled[0]
             self.now = max(self.now, first.visible_at)

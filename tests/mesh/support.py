@@ -147,6 +147,11 @@ def _rows(path: Path) -> dict[str, list[tuple[object, ...]]]:
 async def turn() -> None:
     """Let every other task that can go on go on."""
     loop = asyncio.get_running_loop()
-    now = loop.create_future()
-    loop.call_soon(now.set_result, None)
+    now: asyncio.Future[None] = loop.create_future()
+    loop.call_soon(_settle, now)
     await now
+
+
+def _settle(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,5 +1,6 @@
 """Bad input at every door: the named error with its code, and no trace of it in the store."""
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -154,17 +155,15 @@ GARBAGE: list[Any] = ["", "garbage", 7, None, b"x", "'; drop table runs; --", SO
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("run_id", GARBAGE, ids=range(len(GARBAGE)))
-async def test_what_is_no_run_id_is_refused_everywhere(
-    open_mesh: OpenMesh, call: str, run_id: Any
-) -> None:
+async def test_what_is_no_run_id_is_refused_everywhere(open_mesh: OpenMesh, call: str) -> None:
     mesh = await open_mesh(Sale)
 
-    with pytest.raises(InvalidRunIdError) as refused:
-        await getattr(mesh, call)(run_id, **CALLS[call])
+    for run_id in GARBAGE:
+        with pytest.raises(InvalidRunIdError) as refused:
+            await getattr(mesh, call)(run_id, **CALLS[call])
 
-    assert isinstance(refused.value, ValueError)
-    assert refused.value.code == "invalid_run_id"
+        assert isinstance(refused.value, ValueError)
+        assert refused.value.code == "invalid_run_id"
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -183,7 +182,9 @@ async def test_a_run_that_is_not_there_is_not_found_anywhere(
     assert await contents(mesh) == before
 
 
-@pytest.mark.parametrize("call", ["inspect_run", "explain_run", "graph", "resume_run", "replay_run"])
+@pytest.mark.parametrize(
+    "call", ["inspect_run", "explain_run", "graph", "resume_run", "replay_run"]
+)
 async def test_a_run_id_is_found_in_any_spelling_of_the_uuid(
     open_mesh: OpenMesh, call: str
 ) -> None:
@@ -197,19 +198,19 @@ COMMANDS = ["cancel_run", "resume_run", "approve_run", "reject_run", "replay_run
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("option", [{"preview": True}, {"connection": object()}], ids=["p", "c"])
 async def test_what_comes_with_a_later_release_says_so_and_does_nothing(
-    open_mesh: OpenMesh, command: str, option: dict[str, Any]
+    open_mesh: OpenMesh, command: str
 ) -> None:
     mesh = await open_mesh(Sale)
     run = await mesh.start_run(Sale)
     before = await contents(mesh)
 
-    with pytest.raises(InvalidOptionError) as refused:
-        await getattr(mesh, command)(run.id, **CALLS[command], **option)
+    for option, value in (("preview", True), ("connection", object())):
+        with pytest.raises(InvalidOptionError) as refused:
+            await getattr(mesh, command)(run.id, **CALLS[command], **{option: value})
 
-    assert refused.value.code == "not_yet"
-    assert refused.value.details["option"] in option
+        assert refused.value.code == "not_yet"
+        assert refused.value.details["option"] == option
     assert await contents(mesh) == before
 
 
@@ -236,18 +237,16 @@ def test_steps_in_the_stores_transaction_come_later_too() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("key", ["", 7, "x" * 10_000, "a\x00", "\ud800"], ids=range(5))
-async def test_an_idempotency_key_is_a_short_text(
-    open_mesh: OpenMesh, command: str, key: Any
-) -> None:
+async def test_an_idempotency_key_is_a_short_text(open_mesh: OpenMesh, command: str) -> None:
     mesh = await open_mesh(Sale)
     run = await mesh.start_run(Sale)
     before = await contents(mesh)
 
-    with pytest.raises(InvalidOptionError) as refused:
-        await getattr(mesh, command)(run.id, **CALLS[command], idempotency_key=key)
+    for key in ("", 7, "x" * 10_000, "a\x00", "\ud800"):
+        with pytest.raises(InvalidOptionError) as refused:
+            await getattr(mesh, command)(run.id, **CALLS[command], idempotency_key=key)
 
-    assert refused.value.details["option"] == "idempotency_key"
+        assert refused.value.details["option"] == "idempotency_key"
     assert await contents(mesh) == before
 
 
@@ -326,7 +325,7 @@ async def test_a_url_that_names_no_store_is_refused(
 
     assert refused.value.code == code
     assert refused.value.details["option"] == "url"
-    assert list(tmp_path.iterdir()) == []
+    assert os.listdir(tmp_path) == []  # noqa: PTH208  a plain look, and pathlib is for threads
 
 
 async def test_a_file_in_a_folder_that_is_not_there_cannot_be_opened(tmp_path: Path) -> None:

@@ -138,7 +138,11 @@ async def test_a_run_with_a_claimed_attempt_is_cancelling_until_it_reports(
         seen = await history(mesh, run)
 
     done = await history(mesh, run)
-    assert (cancelling.status, seen.status, done.status) == ("cancelling", "cancelling", "cancelled")
+    assert (cancelling.status, seen.status, done.status) == (
+        "cancelling",
+        "cancelling",
+        "cancelled",
+    )
     assert step_statuses(seen) == {"a": "running", "b": "waiting"}
     assert told == [False, True]
     assert attempt_statuses(done, "a") == ["completed"]

@@ -16,6 +16,7 @@ from squidmesh import (
     path,
     step,
     wait,
+    when,
 )
 from squidmesh.testing.clock import VirtualClock
 from tests.mesh.support import (
@@ -100,9 +101,7 @@ async def test_completed_steps_are_undone_newest_first_and_then_the_run_has_fail
         "compensation_completed",
     ]
     completed = [
-        event.step
-        for event in failed.audit_events or ()
-        if event.type == "compensation_completed"
+        event.step for event in failed.audit_events or () if event.type == "compensation_completed"
     ]
     assert completed == ["stay", "book"]
 
@@ -199,9 +198,6 @@ async def test_a_callback_that_fails_for_good_is_listed_and_the_others_still_run
     assert failed.status == "failed"
     assert error_of(failed)["code"] == "declined"
     assert [(one["step"], one["code"]) for one in failures] == [
-        ("compensate:c", "gone"),
-        ("compensate:b", "step_exception"),
-    ] or [(one["step"], one["code"]) for one in failures] == [
         ("c", "gone"),
         ("b", "step_exception"),
     ]
@@ -275,8 +271,6 @@ async def test_a_run_that_takes_an_error_route_undoes_nothing(open_mesh: OpenMes
 
 
 async def test_a_run_that_finds_no_route_is_undone(open_mesh: OpenMesh) -> None:
-    from squidmesh import when
-
     undone: list[str] = []
 
     class Stuck(Workflow[Order]):

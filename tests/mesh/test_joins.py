@@ -178,7 +178,9 @@ async def test_a_chain_of_dependencies_is_planned_step_by_step(open_mesh: OpenMe
     run = await mesh.start_run(Chain)
     await mesh.run_until_idle()
 
-    planned = [one.data["steps"] for one in entries_of(await history(mesh, run), "runnables_planned")]
+    planned = [
+        one.data["steps"] for one in entries_of(await history(mesh, run), "runnables_planned")
+    ]
     assert planned == [["a"], ["b"], ["c"]]
 
 

@@ -9,6 +9,7 @@ from squidmesh import (
     Deferred,
     Errored,
     Retry,
+    SquidMesh,
     StepContext,
     Workflow,
     approval,
@@ -63,11 +64,15 @@ async def test_a_plain_run_writes_these_entries_on_these_threads(open_mesh: Open
         "runnable_applied",
         "run_terminal",
     ]
-    assert entry_types(done, "dispatch") == [
-        "attempt_scheduled",
-        "attempt_claimed",
-        "attempt_completed",
-    ] * 2
+    assert (
+        entry_types(done, "dispatch")
+        == [
+            "attempt_scheduled",
+            "attempt_claimed",
+            "attempt_completed",
+        ]
+        * 2
+    )
     assert entry_types(done, "index") == ["run_indexed"]
 
 
@@ -152,7 +157,9 @@ async def test_every_way_in_which_an_attempt_ends_is_an_entry_of_its_own(
                 return Deferred(SECOND, reason="later")
             case 3:
                 raise ConnectionError
-        return {"done": True}
+            case _:
+                return {"done": True}
+        return None
 
     class Odd(Workflow[Order]):
         name = "odd"
@@ -284,8 +291,6 @@ async def test_audit_events_tell_type_step_actor_comment_metadata_and_time(
 async def test_history_can_be_read_where_nobody_knows_the_workflow(
     url: str, clock: VirtualClock
 ) -> None:
-    from squidmesh import SquidMesh
-
     async with SquidMesh.open(url, workflows=[Two], clock=clock) as mesh:
         run = await mesh.start_run(Two)
         await mesh.run_until_idle()

@@ -219,19 +219,17 @@ BAD_ACTORS: list[Any] = ["", "   ", {}, 7, ["ada"], True, object(), {"id": float
 
 
 @pytest.mark.parametrize("command", [*COMMANDS])
-@pytest.mark.parametrize("actor", BAD_ACTORS, ids=range(len(BAD_ACTORS)))
-async def test_an_actor_is_a_non_empty_text_or_mapping(
-    open_mesh: OpenMesh, command: str, actor: object
-) -> None:
+async def test_an_actor_is_a_non_empty_text_or_mapping(open_mesh: OpenMesh, command: str) -> None:
     mesh = await open_mesh(workflow_for(command))
     run = await mesh.start_run(workflow_for(command))
     before = await contents(mesh)
 
-    with pytest.raises(InvalidReviewError) as refused:
-        await give(mesh, command, run.id, actor=actor)
+    for actor in BAD_ACTORS:
+        with pytest.raises(InvalidReviewError) as refused:
+            await give(mesh, command, run.id, actor=actor)
 
-    assert refused.value.code == "invalid_review"
-    assert refused.value.details["field"] == "actor"
+        assert refused.value.code == "invalid_review"
+        assert refused.value.details["field"] == "actor"
     assert await contents(mesh) == before
 
 
@@ -246,31 +244,30 @@ async def test_approving_and_rejecting_need_an_actor(open_mesh: OpenMesh, comman
         await give(mesh, command, run.id)
 
 
+BAD_WORDS: list[tuple[str, Any]] = [
+    ("comment", ""),
+    ("comment", 5),
+    ("comment", "half \ud800"),
+    ("metadata", "text"),
+    ("metadata", [1]),
+    ("metadata", {"a": object()}),
+    ("metadata", {1: 2}),
+]
+
+
 @pytest.mark.parametrize("command", [*ACTIONS])
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("comment", ""),
-        ("comment", 5),
-        ("comment", "half \ud800"),
-        ("metadata", "text"),
-        ("metadata", [1]),
-        ("metadata", {"a": object()}),
-        ("metadata", {1: 2}),
-    ],
-    ids=range(7),
-)
 async def test_comments_are_texts_and_metadata_mappings_that_json_can_hold(
-    open_mesh: OpenMesh, command: str, field: str, value: object
+    open_mesh: OpenMesh, command: str
 ) -> None:
     mesh = await open_mesh(workflow_for(command))
     run = await mesh.start_run(workflow_for(command))
     before = await contents(mesh)
 
-    with pytest.raises(InvalidReviewError) as refused:
-        await give(mesh, command, run.id, **{**ACTIONS[command], field: value})
+    for field, value in BAD_WORDS:
+        with pytest.raises(InvalidReviewError) as refused:
+            await give(mesh, command, run.id, **{**ACTIONS[command], field: value})
 
-    assert refused.value.details["field"] == field
+        assert refused.value.details["field"] == field
     assert await contents(mesh) == before
 
 
@@ -391,9 +388,7 @@ async def test_commands_to_an_unknown_run_are_refused(open_mesh: OpenMesh, comma
     mesh = await open_mesh(Release)
 
     with pytest.raises(RunNotFoundError) as refused:
-        await give(
-            mesh, command, "0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", **COMMANDS[command]
-        )
+        await give(mesh, command, "0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", **COMMANDS[command])
 
     assert refused.value.code == "run_not_found"
 

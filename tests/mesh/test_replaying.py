@@ -9,6 +9,7 @@ from squidmesh import (
     IdempotencyConflictError,
     InvalidOptionError,
     InvalidPayloadError,
+    SquidMesh,
     UnknownWorkflowError,
     UnsafeReplayError,
     Workflow,
@@ -106,7 +107,7 @@ async def test_the_source_keeps_its_state_and_gets_the_audit_event(open_mesh: Op
 
 @pytest.mark.parametrize("status", ["pending", "paused", "failed", "cancelled"])
 async def test_a_run_of_any_status_can_be_replayed(open_mesh: OpenMesh, status: str) -> None:
-    class Any_(Workflow[Order]):
+    class Held(Workflow[Order]):
         name = "any"
         by_hand = manual()
         hold = pause()
@@ -118,8 +119,8 @@ async def test_a_run_of_any_status_can_be_replayed(open_mesh: OpenMesh, status: 
         by_hand = manual()
         only = log("only")
 
-    workflow = Pending if status == "pending" else Any_
-    mesh = await open_mesh(Any_, Pending)
+    workflow = Pending if status == "pending" else Held
+    mesh = await open_mesh(Held, Pending)
     source = await mesh.start_run(workflow)
     if status == "failed":
         await mesh.resume_run(source.id)
@@ -180,8 +181,6 @@ async def test_a_step_that_was_not_completed_does_not_stand_in_the_way(
 
 
 async def test_the_stored_policy_counts_and_not_todays(url: str) -> None:
-    from squidmesh import SquidMesh
-
     class Before(Workflow[Order]):
         name = "policy"
         by_hand = manual()
@@ -304,8 +303,6 @@ async def test_with_dependencies_everything_but_what_came_before_the_step_runs_a
 
 
 async def test_a_replay_needs_the_workflow_and_a_payload_that_still_fits(url: str) -> None:
-    from squidmesh import SquidMesh
-
     class Before(Workflow[Order]):
         name = "changing"
         by_hand = manual()
@@ -319,9 +316,10 @@ async def test_a_replay_needs_the_workflow_and_a_payload_that_still_fits(url: st
     async with SquidMesh.open(url, workflows=[Before]) as first:
         source = await first.start_run("changing")
         store = (await first.engine()).store
-        async with SquidMesh(store=store) as nobody, SquidMesh(
-            store=store, workflows=[After]
-        ) as second:
+        async with (
+            SquidMesh(store=store) as nobody,
+            SquidMesh(store=store, workflows=[After]) as second,
+        ):
             before = await contents(first)
             with pytest.raises(UnknownWorkflowError):
                 await nobody.replay_run(source.id)

@@ -11,7 +11,6 @@ import attrs
 
 from squidmesh import Run, SquidMesh, Step, Workflow, manual, path, step
 from squidmesh.adapters.memory import MemoryStore
-from squidmesh.domain.values import Json
 from squidmesh.errors import JournalCorruptError, StoreUnavailableError
 from squidmesh.ports.clock import Clock
 from squidmesh.ports.store import Change, ClaimRequest, Claims, Committed, Loaded
@@ -32,11 +31,12 @@ class Order:
     amount: int = 100
 
 
-def workflow(name: str, payload: type = Order, **body: object) -> AnyWorkflow:
+def workflow(name: str, payload: Any = Order, /, **body: object) -> AnyWorkflow:
     """A workflow class with this *body*, started by hand unless the body says how."""
     members: dict[str, object] = {"by_hand": manual(), **body, "name": name}
+    base: Any = Workflow[payload]
     made: AnyWorkflow = types.new_class(
-        name.title(), (Workflow[payload],), exec_body=lambda space: space.update(members)
+        name.title(), (base,), exec_body=lambda space: space.update(members)
     )
     return made
 
@@ -44,7 +44,9 @@ def workflow(name: str, payload: type = Order, **body: object) -> AnyWorkflow:
 def in_a_row(name: str, *functions: Callable[..., object], **options: Any) -> AnyWorkflow:
     """A workflow of steps called first, second and so on, each with the same *options*."""
     names = ("first", "second", "third", "fourth")
-    steps = {name: step(function, **options) for name, function in zip(names, functions, strict=False)}
+    steps: dict[str, Any] = {
+        name: step(function, **options) for name, function in zip(names, functions, strict=False)
+    }
     return workflow(name, **steps, transitions=path(*steps.values()))
 
 
@@ -192,8 +194,3 @@ class ShakyStore(MemoryStore):
             self.beats -= 1
             raise self.problem()
         return super().beat(claims)
-
-
-def plain_json(value: Json) -> Json:
-    """A value of the given annotation, for bodies that only pass something on."""
-    return value

@@ -158,7 +158,9 @@ async def test_a_partial_keeps_what_it_has_and_takes_the_rest(composed: OpenMesh
 async def test_a_parameter_with_a_default_is_optional_whatever_its_kind(
     composed: OpenMesh,
 ) -> None:
-    def gaps(number: str, missing: str = "left out", amount: int = 0, /, other: str = "too") -> Said:
+    def gaps(
+        number: str, missing: str = "left out", amount: int = 0, /, other: str = "too"
+    ) -> Said:
         return {"number": number, "missing": missing, "amount": amount, "other": other}
 
     made = only(gaps, output="said")
@@ -222,7 +224,9 @@ async def test_a_parameter_called_context_of_another_type_is_an_ordinary_one(
     def body(context: str) -> str:
         return context
 
-    made = workflow("letter", Letter, first=(first := step(body, output="said")), transitions=path(first))
+    made = workflow(
+        "letter", Letter, first=(first := step(body, output="said")), transitions=path(first)
+    )
     mesh = await composed(made)
 
     run = await ended(mesh, made, {"context": "as given"})
@@ -384,7 +388,6 @@ async def test_a_renamed_input_is_dug_out_of_what_is_there(composed: OpenMesh) -
 
     assert run.context is not None
     assert run.context["took"] == [1]
-
 
 
 async def test_a_compensation_is_given_the_output_and_the_failure(composed: OpenMesh) -> None:

@@ -1,4 +1,4 @@
-"""Leases: they are kept while a body runs, whatever it does, and when one is lost all is in order."""
+"""Leases: they are kept while a body runs, whatever it does, and losing one does no harm."""
 
 import asyncio
 import sqlite3

@@ -248,7 +248,12 @@ async def test_a_run_that_is_over_needs_nothing(composed: OpenMesh) -> None:
 
     reports = [
         await perform(payload)
-        for payload in (delivery(run), delivery(run, "second"), delivery(run, attempt=9), undoing(run))
+        for payload in (
+            delivery(run),
+            delivery(run, "second"),
+            delivery(run, attempt=9),
+            undoing(run),
+        )
     ]
 
     assert [one.reason for one in reports] == ["run_over"] * 4
@@ -596,9 +601,7 @@ async def test_a_second_delivery_of_one_activation_finds_its_run(
     first = await Runner(here).perform(activation("once", **identity))
     await here.run_until_idle()
 
-    reports = [
-        await Runner(mesh).perform(activation("once", **identity)) for mesh in (here, there)
-    ]
+    reports = [await Runner(mesh).perform(activation("once", **identity)) for mesh in (here, there)]
 
     assert first.status == "started"
     for report in reports:

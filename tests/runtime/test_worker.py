@@ -120,7 +120,7 @@ async def test_a_fan_out_of_500_is_joined(composed: OpenMesh) -> None:
         calls[context.step] += 1
 
     root = step(count)
-    leaves = {f"leaf_{one}": step(count, after=(root,)) for one in range(500)}
+    leaves: dict[str, Any] = {f"leaf_{one}": step(count, after=(root,)) for one in range(500)}
     last = step(count, after=tuple(leaves.values()))
     made = workflow("wide", root=root, **leaves, last=last)
     mesh = await composed(made)
@@ -490,8 +490,8 @@ async def test_no_more_bodies_run_at_once_than_the_worker_was_told(
 ) -> None:
     crowd = Crowd()
     root, other = step(crowd.join), step(crowd.join)
-    leaves = {f"of_root_{one}": step(crowd.join, after=(root,)) for one in range(8)}
-    more = {f"of_other_{one}": step(crowd.join, after=(other,)) for one in range(8)}
+    leaves: dict[str, Any] = {f"of_root_{one}": step(crowd.join, after=(root,)) for one in range(8)}
+    more: dict[str, Any] = {f"of_other_{one}": step(crowd.join, after=(other,)) for one in range(8)}
     made = workflow("crowd", root=root, other=other, **leaves, **more)
     mesh = await composed(made)
     runs = [await mesh.start_run(made) for _ in range(3)]
