@@ -332,7 +332,12 @@ class Committer:
                 self.states.forget(run.base.run_id)
                 _answer_known_key(run, record, now)
             case GuardFailed():
-                refuse(asks, asks_about(failure), refusal_of(failure))
+                # Guards are judged before the revision, so a state that others have overtaken
+                # must not name the reason: it is decided once more on what the store says.
+                asked = [ask for ask in asks if asks_about(failure)(ask)]
+                refuse([ask for ask in asked if ask.reloads], lambda _: True, refusal_of(failure))
+                for ask in asked:
+                    ask.reloads = True
         self._again([ask for ask in asks if not ask.answer.done()])
 
     def _again(self, asks: Sequence[Ask]) -> None:

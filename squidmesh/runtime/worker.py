@@ -24,7 +24,8 @@ SHORTEST_POLL: Final = 0.02
 LONGEST_POLL: Final = 0.5
 PRESENCE_INTERVAL: Final = 20.0
 DEFINITIONS_INTERVAL: Final = 5.0
-NEARLY_DUE: Final = timedelta(milliseconds=50)
+NEARLY_DUE: Final = timedelta(milliseconds=5)
+"""How far the store's clock may be from what this process takes it for."""
 
 log = logger("worker")
 
@@ -82,7 +83,8 @@ class WorkerLoop:
                 claims = await self._claim()
                 busy = self._running or self._reclaiming
                 if not claims.claimed and not busy and not self._wake.is_set():
-                    # Time that a test owns does not come nearer by waiting for it.
+                    # What is due at once may seem due in a moment, if the clocks are apart;
+                    # time that a test owns is exact, and does not pass by waiting for it.
                     if self.engine.clock.is_virtual or not _nearly_due(claims):
                         return
                     await self.engine.clock.sleep(SHORTEST_POLL)

@@ -17,6 +17,7 @@ from squidmesh import (
     StoreUnavailableError,
     Worker,
 )
+from squidmesh.domain.values import Json
 from squidmesh.runtime.heart import Heart, _answer_from_thread
 from squidmesh.system import SystemClock
 from squidmesh.testing.clock import VirtualClock
@@ -109,15 +110,22 @@ async def test_a_lost_lease_gives_the_attempt_to_another_and_the_late_report_cha
     made = only(body)
     slow, other = await on_file(made), await on_file(made)
     run = await slow.start_run(made)
-    working = asyncio.create_task(slow.run_until_idle())
+    payload: dict[str, Json] = {
+        "kind": "step",
+        "run_id": run.id,
+        "step": "first",
+        "attempt": 1,
+    }
+    working = asyncio.create_task(Runner(slow).perform(payload))
     await gate.reached()
 
     clock.advance(61)
     await other.run_until_idle()
     after = await history(other, run)
     gate.opened.set()
-    await working
+    late = await working
 
+    assert (late.status, late.reason) == ("skipped", "stale_attempt")
     assert attempts_of(after) == ["lost", "completed"]
     assert (after.status, after.context) == ("completed", {"by": 2})
     assert await history(slow, run) == after
@@ -406,7 +414,7 @@ async def test_a_thread_that_failed_once_beats_again(composed: OpenMesh) -> None
     store = ShakyStore(clock=clock)
     store.problem = lambda: sqlite3.OperationalError("odd")
     made = only(door.wait)
-    mesh = await composed(made, clock=clock, store=store, lease=timedelta(seconds=0.3))
+    mesh = await composed(made, clock=clock, store=store, lease=timedelta(seconds=1.5))
     run = await mesh.start_run(made)
     working = asyncio.create_task(mesh.run_until_idle())
     await door.entered()
