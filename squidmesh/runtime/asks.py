@@ -8,13 +8,16 @@ import attrs
 from returns.result import Failure, Result
 
 from squidmesh.domain.commands import (
+    ClaimAttempt,
     ClaimIsStale,
     Command,
     NotClaimable,
     Refusal,
+    ReportOutcome,
     SkipReason,
     StartRun,
 )
+from squidmesh.domain.dispatch import Anomaly, anomaly_of
 from squidmesh.domain.entries import Entry
 from squidmesh.domain.state import RunState
 from squidmesh.ports.store import GuardFailed, KeyRecord, LeaseOver, StillDue, StillHeld
@@ -79,6 +82,15 @@ def refuse(asks: Iterable[Ask], concerns: Callable[[Ask], bool], refusal: Refusa
 def starts(ask: Ask) -> bool:
     """Whether the ask begins a run."""
     return isinstance(ask.command, StartRun)
+
+
+def anomaly_in(ask: Ask, refusal: Refusal, state: RunState) -> Anomaly | None:
+    """How a refused claim or report contradicts the protocol; other refusals do not."""
+    if isinstance(ask.command, ClaimAttempt | ReportOutcome) and isinstance(
+        refusal, ClaimIsStale | NotClaimable
+    ):
+        return anomaly_of(state, refusal)
+    return None
 
 
 def asks_about(failure: GuardFailed) -> Callable[[Ask], bool]:

@@ -69,5 +69,6 @@ def assemble_engine(store: Storage, settings: Settings) -> Engine:
     )
     if settings.executor is not None:
         committer.wake_at = dispatcher.wake_at
+    committer.on_anomaly = telemetry.anomaly
     committer.observers.extend((engine.settled, dispatcher.settled, telemetry.settled))
     return engine

@@ -11,24 +11,23 @@ Whatever happens behind a commit (wake-ups, events) is told to observers, in pla
 
 import asyncio
 import contextvars
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
 import attrs
 from returns.pipeline import is_successful
-from returns.result import Failure, Success
+from returns.result import Failure
 
 from squidmesh.domain.commands import (
     AlreadyStarted,
     Command,
-    KeyAlreadyUsed,
     Refusal,
     StartRun,
 )
 from squidmesh.domain.decide import decide
 from squidmesh.domain.definition import WorkflowDefinition
-from squidmesh.domain.entries import Entry
+from squidmesh.domain.dispatch import Anomaly
 from squidmesh.domain.state import RunState
 from squidmesh.errors import JournalCorruptError, RunNotFoundError, StoreConflictError
 from squidmesh.logs import logger
@@ -48,11 +47,13 @@ from squidmesh.runtime.asks import (
     Ask,
     Observer,
     Settled,
+    anomaly_in,
     asks_about,
     refusal_of,
     refuse,
     starts,
 )
+from squidmesh.runtime.batches import Decided, RunBatch, answer_known_key, settle
 from squidmesh.runtime.changes import WakeAt, owing_wakeups, run_change
 from squidmesh.runtime.known_states import KnownStates
 from squidmesh.runtime.registry import Registry
@@ -62,31 +63,6 @@ MOST_IN_ONE_COMMIT: Final = 512
 MOST_TRIES: Final = 100
 
 log = logger("committer")
-
-
-@attrs.frozen
-class _Decided:
-    """An ask and what was decided about it, not yet committed."""
-
-    ask: Ask
-    command: Command
-    before: RunState
-    state: RunState
-    entries: tuple[Entry, ...]
-
-
-@attrs.define(eq=False)
-class _RunBatch:
-    """All that one batch does to one run: *base* is the state that is committed already."""
-
-    base: RunState
-    decided: list[_Decided] = attrs.field(factory=list[_Decided])
-    spawned: list[_Decided] = attrs.field(factory=list[_Decided])
-
-    @property
-    def head(self) -> RunState:
-        """Where the run stands behind everything decided so far."""
-        return self.decided[-1].state if self.decided else self.base
 
 
 @attrs.define(eq=False)
@@ -99,6 +75,7 @@ class Committer:
     states: KnownStates
     wake_at: WakeAt | None = None
     observers: list[Observer] = attrs.field(factory=list[Observer])
+    on_anomaly: Callable[[Anomaly], None] | None = None
     _waiting: list[Ask] = attrs.field(factory=list[Ask])
     _wake: asyncio.Event = attrs.field(factory=asyncio.Event)
     _task: "asyncio.Task[None] | None" = None
@@ -180,14 +157,14 @@ class Committer:
         changed = [run for run in runs.values() if run.decided and run.head is not run.base]
         for run in runs.values():
             if run.head is run.base:
-                _settle(run, now)
+                settle(run, now)
             if run.base.status.is_final:
                 self.states.forget(run.base.run_id)
         if not changed:
             return
         answer = await self.store.commit([self._change(run, now) for run in changed])
         self.time.observe(answer.at)
-        done: list[_RunBatch] = []
+        done: list[RunBatch] = []
         for run, result in zip(changed, answer.results, strict=True):
             if is_successful(result):
                 done.append(run)
@@ -195,7 +172,7 @@ class Committer:
                 self._failed(run, result.failure(), now)
         self._done(done, answer.at)
 
-    async def _bases(self, batch: Sequence[Ask]) -> dict[str, _RunBatch]:
+    async def _bases(self, batch: Sequence[Ask]) -> dict[str, RunBatch]:
         """The states to decide on; asks about runs that do not exist are answered at once."""
         wanted = dict.fromkeys(ask.run_id for ask in batch)
         starting = {ask.run_id for ask in batch if isinstance(ask.command, StartRun)}
@@ -205,20 +182,20 @@ class Committer:
         await self.states.load(
             id_ for id_ in wanted if self.states.get(id_) is None and id_ not in starting
         )
-        bases: dict[str, _RunBatch] = {}
+        bases: dict[str, RunBatch] = {}
         for run_id in wanted:
             known = self.states.get(run_id)
             if known is not None:
-                bases[run_id] = _RunBatch(known)
+                bases[run_id] = RunBatch(known)
             elif run_id in starting:
-                bases[run_id] = _RunBatch(RunState(run_id=run_id))
+                bases[run_id] = RunBatch(RunState(run_id=run_id))
         for ask in batch:
             if ask.run_id not in bases:
                 ask.fail(RunNotFoundError(ask.run_id))
         return bases
 
     async def _definitions(
-        self, batch: Sequence[Ask], runs: dict[str, _RunBatch]
+        self, batch: Sequence[Ask], runs: dict[str, RunBatch]
     ) -> dict[str, WorkflowDefinition]:
         marks: dict[str, str] = {}
         for ask in batch:
@@ -233,7 +210,7 @@ class Committer:
 
     def _decide(
         self,
-        run: _RunBatch,
+        run: RunBatch,
         definitions: dict[str, WorkflowDefinition],
         ask: Ask,
         now: datetime,
@@ -246,7 +223,7 @@ class Committer:
         try:
             decided = decide(definitions[mark], before, command, now)
             if not is_successful(decided):
-                self._refused(ask, decided.failure())
+                self._refused(ask, decided.failure(), before)
                 return
             decision = decided.unwrap()
             if ask.spawn is not None and decision.entries:
@@ -254,28 +231,31 @@ class Committer:
         except Exception as accident:  # noqa: BLE001  a defect must not take the others down
             ask.fail(accident)
             return
-        run.decided.append(_Decided(ask, command, before, decision.state, decision.entries))
+        run.decided.append(Decided(ask, command, before, decision.state, decision.entries))
 
-    def _refused(self, ask: Ask, refusal: Refusal) -> None:
+    def _refused(self, ask: Ask, refusal: Refusal, state: RunState) -> None:
         """Answer with a refusal, but only once it was decided on what the store says today.
 
         Nothing fences a refusal: it writes nothing, so nobody notices that it was decided on a
         state that others have overtaken.
         """
-        if ask.reloads:
-            ask.settle(Failure(refusal))
+        if not ask.reloads:
+            ask.reloads = True
+            self._waiting.append(ask)
             return
-        ask.reloads = True
-        self._waiting.append(ask)
+        ask.settle(Failure(refusal))
+        anomaly = anomaly_in(ask, refusal, state)
+        if anomaly is not None and self.on_anomaly is not None:
+            self.on_anomaly(anomaly)
 
-    def _spawn(self, run: _RunBatch, ask: Ask, start: StartRun, now: datetime) -> None:
+    def _spawn(self, run: RunBatch, ask: Ask, start: StartRun, now: datetime) -> None:
         definition = self.registry.known(start.fingerprint)
         assert definition is not None
         blank = RunState(run_id=start.run_id)
         started = decide(definition, blank, start, now).unwrap()
-        run.spawned.append(_Decided(ask, start, blank, started.state, started.entries))
+        run.spawned.append(Decided(ask, start, blank, started.state, started.entries))
 
-    def _change(self, run: _RunBatch, now: datetime) -> Change:
+    def _change(self, run: RunBatch, now: datetime) -> Change:
         decided = tuple((item.ask.command, item.entries, item.ask.key) for item in run.decided)
         change = run_change(run.base, run.head, decided, now)
         spawned = (
@@ -296,10 +276,10 @@ class Committer:
             return change
         return attrs.evolve(change, definition=definition, attempts=attempts)
 
-    def _done(self, runs: Sequence[_RunBatch], at: datetime) -> None:
+    def _done(self, runs: Sequence[RunBatch], at: datetime) -> None:
         for run in runs:
             self.states.remember(run.head)
-            _settle(run, at)
+            settle(run, at)
         self.committed(
             [
                 Settled(item.entries, item.before, item.state, at)
@@ -320,7 +300,7 @@ class Committer:
             except Exception:
                 log.exception("observer.failed")
 
-    def _failed(self, run: _RunBatch, failure: CommitFailure, now: datetime) -> None:
+    def _failed(self, run: RunBatch, failure: CommitFailure, now: datetime) -> None:
         asks = [item.ask for item in run.decided]
         match failure:
             case RevisionConflict(unseen=unseen):
@@ -330,13 +310,13 @@ class Committer:
                 refuse(asks, starts, AlreadyStarted(run_id=run_id))
             case KeyTaken(record=record):
                 self.states.forget(run.base.run_id)
-                _answer_known_key(run, record, now)
+                answer_known_key(run, record, now)
             case GuardFailed():
                 # Guards are judged before the revision, so a state that others have overtaken
                 # must not name the reason: it is decided once more on what the store says.
-                asked = [ask for ask in asks if asks_about(failure)(ask)]
-                refuse([ask for ask in asked if ask.reloads], lambda _: True, refusal_of(failure))
-                for ask in asked:
+                for ask in filter(asks_about(failure), asks):
+                    if ask.reloads:
+                        self._refused(ask, refusal_of(failure), run.base)
                     ask.reloads = True
         self._again([ask for ask in asks if not ask.answer.done()])
 
@@ -346,20 +326,3 @@ class Committer:
             if ask.tries >= MOST_TRIES:
                 ask.fail(StoreConflictError(run_id=ask.run_id))
         self._waiting[:0] = [ask for ask in asks if not ask.answer.done()]
-
-
-def _settle(run: _RunBatch, at: datetime) -> None:
-    for item in run.decided:
-        item.ask.settle(Success(Settled(item.entries, item.before, item.state, at)))
-
-
-def _answer_known_key(run: _RunBatch, record: KeyRecord, now: datetime) -> None:
-    """Answer a start whose key exists; a control command is decided again on the new receipts."""
-    for item in run.decided:
-        key = item.ask.key
-        if key is None or key.key != record.key or not isinstance(item.ask.command, StartRun):
-            continue
-        if key.digest == record.digest:
-            item.ask.settle(Success(Settled((), item.before, item.before, now, record.run_id)))
-        else:
-            item.ask.settle(Failure(KeyAlreadyUsed(key=record.key)))

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import attrs
 
 from squidmesh.domain.commands import SkipReason
+from squidmesh.domain.dispatch import Anomaly, AnomalyKind
 from squidmesh.domain.entries import (
     AfterFailure,
     AttemptClaimed,
@@ -39,6 +40,8 @@ from squidmesh.logs import logger
 from squidmesh.runtime.asks import Settled
 
 SLOW_SINK: Final = 0.05
+
+_TOO_LATE: Final = frozenset({AnomalyKind.STALE_CLAIM, AnomalyKind.EXPIRED_CLAIM})
 
 log = logger("run")
 trouble = logger("telemetry")
@@ -101,6 +104,21 @@ class Telemetry:
             known = _run_fields(state) if state is not None else {"run_id": run_id}
             metadata = {**known, "step": step, "attempt": attempt, "reason": reason.value}
             self._tell(Event("squidmesh.step.skipped", metadata, {}))
+
+    def anomaly(self, anomaly: Anomaly) -> None:
+        """Tell that a claim or a report contradicted the dispatch protocol and changed nothing."""
+        fields = {
+            "kind": anomaly.kind.value,
+            "run_id": anomaly.run_id,
+            "step": anomaly.attempt.step,
+            "attempt": anomaly.attempt.number,
+        }
+        # A delivery that finds its attempt taken is daily business; a report that comes too late
+        # means that a body ran beyond its lease.
+        said = log.warning if anomaly.kind in _TOO_LATE else log.debug
+        said("dispatch.anomaly", **fields)
+        if self.sinks:
+            self._tell(Event("squidmesh.dispatch.anomaly", fields, {}))
 
     def dispatched(
         self, state: RunState | None, run_id: str, metadata: Mapping[str, object]
