@@ -23,6 +23,7 @@ from squidmesh.domain.commands import (
     AlreadyStarted,
     ApproveRun,
     CancelRun,
+    CannotStartThere,
     ClaimAttempt,
     Command,
     KeyAlreadyUsed,
@@ -51,7 +52,7 @@ from squidmesh.domain.entries import (
     StepRouted,
 )
 from squidmesh.domain.outcomes import lose, no_matching_transition, report
-from squidmesh.domain.recovery import refusal_to_replay
+from squidmesh.domain.recovery import can_start_at, refusal_to_replay
 from squidmesh.domain.state import RunState, RunStatus
 from squidmesh.domain.unfolding import Decision, Unfolding
 from squidmesh.domain.values import Json
@@ -109,6 +110,9 @@ def _once(state: RunState, issuer: Issuer, command: str) -> Answer | None:
 def _start(run: Unfolding, command: StartRun) -> Answer:
     if run.state.started is not None:
         return Failure(AlreadyStarted(run_id=command.run_id))
+    first = command.from_step
+    if first is not None and not can_start_at(run.definition, first, command.carried):
+        return Failure(CannotStartThere(step=first))
     run.add(
         RunStarted(
             at=run.now,

@@ -149,6 +149,15 @@ def _application(step: StepState) -> int:
     return step.applied if step.applied is not None else 0
 
 
-def unknown_steps(definition: WorkflowDefinition, carried: Iterable[Carried]) -> tuple[str, ...]:
-    """The carried steps that the definition does not have any more."""
-    return tuple(item.step for item in carried if item.step not in definition.by_name)
+def can_start_at(definition: WorkflowDefinition, step: str, carried: Iterable[Carried]) -> bool:
+    """Whether a run may begin at *step* with what is *carried*.
+
+    The source may have followed an older definition. What was carried has to be known in this one,
+    and has to lie behind the run: whoever came to it again would find it done already.
+    """
+    return step in definition.by_name and all(
+        item.step in definition.by_name
+        and item.step != step
+        and not definition.precedes(step, item.step)
+        for item in carried
+    )

@@ -59,12 +59,14 @@ def definition_from_dict(data: Json) -> Result[WorkflowDefinition, tuple[Problem
 
 
 def fingerprint(definition: WorkflowDefinition) -> str:
-    """A digest of what decides where a run goes: equal for definitions that route alike.
+    """A digest of what decides where a run goes: equal if a workflow of that name routes alike.
 
+    The name is part of it, because a run's bodies are found by the name of its workflow.
     Triggers, payload, version label, queues and what was read off a function's signature take no
     part; neither does the order in which prerequisites are named.
     """
     routed: Json = {
+        "workflow": definition.name,
         "steps": [_routing_of(step) for step in definition.steps],
         "transitions": [_transition(transition) for transition in definition.transitions],
     }

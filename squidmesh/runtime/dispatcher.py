@@ -9,6 +9,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from typing import Final
 
 import attrs
 
@@ -27,6 +28,10 @@ from squidmesh.ports.store import AttemptStore
 from squidmesh.runtime.asks import Settled
 from squidmesh.runtime.store_time import StoreTime
 from squidmesh.runtime.telemetry import Telemetry
+
+MOST_TOGETHER: Final = 100
+LONGEST_ENQUEUE: Final = 10.0
+"""How many seconds an engine may take to hear of a wake-up before it counts as deaf."""
 
 log = logger("dispatch")
 
@@ -83,42 +88,55 @@ class Dispatcher:
     async def _send(
         self, executor: Executor, wakeups: Sequence[tuple[RunState, AttemptState]]
     ) -> None:
-        for state, attempt in wakeups:
-            told = await self._enqueue(executor, state.run_id, attempt)
+        states = {state.run_id: state for state, _ in wakeups}
+        owed = [(state.run_id, attempt) for state, attempt in wakeups]
+        for start in range(0, len(owed), MOST_TOGETHER):
+            chunk = owed[start : start + MOST_TOGETHER]
+            told = await self._announce(executor, chunk)
             if told is not None:
-                self.telemetry.dispatched(state, state.run_id, told)
+                for run_id, _ in chunk:
+                    self.telemetry.dispatched(states[run_id], run_id, told)
 
-    async def _enqueue(
-        self, executor: Executor, run_id: str, attempt: AttemptState
+    async def _announce(
+        self, executor: Executor, wakeups: Sequence[tuple[str, AttemptState]]
     ) -> "dict[str, Json] | None":
+        """Tell the executor, in one call where it can be one; None if it would not hear."""
+        items = [self._item(run_id, attempt) for run_id, attempt in wakeups]
+        try:
+            async with asyncio.timeout(LONGEST_ENQUEUE):
+                if len(items) > 1:
+                    return dict(await executor.enqueue_steps(items))
+                payload, options = items[0]
+                if payload["kind"] == "compensation":
+                    return dict(await executor.enqueue_compensation(payload, options))
+                return dict(await executor.enqueue_step(payload, options))
+        except Exception as problem:  # noqa: BLE001  a host's engine may raise anything
+            runs = sorted({run_id for run_id, _ in wakeups})
+            log.warning("wakeup.failed", runs=runs, error=type(problem).__name__)
+            return None
+
+    def _item(self, run_id: str, attempt: AttemptState) -> tuple[dict[str, Json], EnqueueOptions]:
         payload: dict[str, Json] = {
             "kind": "compensation" if is_compensation(attempt.step) else "step",
             "run_id": run_id,
             "step": attempt.step,
             "attempt": attempt.number,
         }
-        options = EnqueueOptions(
-            key=runnable_key(run_id, attempt.id),
-            queue=attempt.queue,
-            not_before=attempt.visible_at if attempt.visible_at > self.time.now() else None,
+        later = attempt.visible_at if attempt.visible_at > self.time.now() else None
+        return payload, EnqueueOptions(
+            key=runnable_key(run_id, attempt.id), queue=attempt.queue, not_before=later
         )
-        try:
-            if payload["kind"] == "compensation":
-                return dict(await executor.enqueue_compensation(payload, options))
-            return dict(await executor.enqueue_step(payload, options))
-        except Exception as problem:  # noqa: BLE001  a host's engine may raise anything
-            log.warning(
-                "wakeup.failed", run_id=run_id, step=attempt.step, error=type(problem).__name__
-            )
-            return None
 
     async def emit(self, owed: Sequence[tuple[str, AttemptState]]) -> int:
-        """Tell the executor about attempts again, and note when the next time is; count them."""
+        """Tell the executor about attempts again, and note when the next time is; count them.
+
+        One by one: what an engine refuses must not keep the others from being told.
+        """
         if self.executor is None:
             return 0
         emitted = 0
         for run_id, attempt in owed:
-            told = await self._enqueue(self.executor, run_id, attempt)
+            told = await self._announce(self.executor, [(run_id, attempt)])
             if told is not None:
                 emitted += 1
                 self.telemetry.dispatched(None, run_id, told)

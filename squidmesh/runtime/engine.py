@@ -8,7 +8,14 @@ import attrs
 import structlog
 from returns.pipeline import is_successful
 
-from squidmesh.domain.commands import NO_OFFERS, Offers, Outcome, ReportOutcome, Succeeded
+from squidmesh.domain.commands import (
+    NO_OFFERS,
+    Offers,
+    Outcome,
+    PutOff,
+    ReportOutcome,
+    Succeeded,
+)
 from squidmesh.domain.definition import Action
 from squidmesh.domain.dispatch import find_attempt
 from squidmesh.domain.entries import AttemptClaimed, CancelRequested
@@ -66,7 +73,13 @@ class Engine:
         await self.heart.close()
 
     async def execute(self, held: HeldAttempt) -> Outcome:
-        """Run a held attempt's body, with its claim kept alive until the outcome is known."""
+        """Run a held attempt's body, with its claim kept alive until the outcome is known.
+
+        A body whose run was cancelled between the claim and now does not begin: it is put off,
+        which in a run that is ending means that it will not run any more.
+        """
+        if self._is_cancelling(held):
+            return PutOff(delay=timedelta(0), reason="the run is being cancelled")
         mark, step = held.fingerprint, held.attempt.step
         definition = await self.registry.definition(mark, held.run_id)
         spec = definition.by_name.get(step)
@@ -79,8 +92,6 @@ class Engine:
         )
         if spec is None or isinstance(spec.kind, Action):
             self.heart.hold(held.to_keep(), context)
-        if self._is_cancelling(held):
-            context.tell_cancelled()
         with structlog.contextvars.bound_contextvars(
             run_id=held.run_id,
             workflow=context.workflow,

@@ -254,6 +254,42 @@ def test_a_failed_step_on_the_way_carries_nothing() -> None:
     assert carried == (Carried(step="load", output=7, under="order"),)
 
 
+def half_way(from_step: str, *carried: str) -> StartRun:
+    """The start of a replay of a run that may have followed another definition."""
+    return StartRun(
+        run_id=RUN,
+        workflow="orders",
+        trigger="by_hand",
+        fingerprint="f2",
+        payload={},
+        from_step=from_step,
+        carried=tuple(Carried(step=step, output=None) for step in carried),
+    )
+
+
+@pytest.mark.parametrize(
+    ("from_step", "carried"),
+    [("nowhere", ()), ("ship", ("nowhere",)), ("ship", ("tell",)), ("ship", ("ship",))],
+)
+def test_a_replay_does_not_start_where_todays_definition_would_lead_it_back(
+    from_step: str, carried: tuple[str, ...]
+) -> None:
+    """A deploy between source and replay may have moved, renamed or dropped steps."""
+    run = Script(a_shipment())
+
+    refusal = run.refused(half_way(from_step, *carried))
+
+    assert refusal == CannotStartThere(step=from_step)
+
+
+def test_among_joins_a_carried_step_must_not_come_after_the_first_one_either() -> None:
+    workflow = a_workflow(an_action("root"), an_action("leaf", after=("root",)))
+
+    refusal = Script(workflow).refused(half_way("root", "leaf"))
+
+    assert refusal == CannotStartThere(step="root")
+
+
 def test_a_run_keeps_whose_replay_it_is() -> None:
     run = Script(a_chain(an_action("load")))
 

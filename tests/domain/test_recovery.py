@@ -11,7 +11,6 @@ from squidmesh.domain.recovery import (
     error_data,
     steps_to_undo,
     undo_inputs,
-    unknown_steps,
 )
 from tests.domain.builders import (
     BROKEN,
@@ -204,11 +203,3 @@ def test_what_was_carried_once_is_carried_again() -> None:
         Carried(step="a", output=1, under="x"),
         Carried(step="b", output={"y": 2}),
     )
-
-
-def test_carried_steps_that_the_definition_lacks_are_named() -> None:
-    workflow = a_chain(an_action("a"))
-
-    unknown = unknown_steps(workflow, (Carried(step="a", output=1), Carried(step="z", output=1)))
-
-    assert unknown == ("z",)

@@ -358,11 +358,11 @@ async def test_a_lost_compensation_is_tried_again(composed: OpenMesh, clock: Vir
 
 
 async def test_of_several_meshes_one_sweeps_at_a_time(
-    on_file: OpenMesh, clock: VirtualClock
+    composed: OpenMesh, clock: VirtualClock
 ) -> None:
     made = timer(10 * SECOND)
     executors = [RecordingExecutor() for _ in range(3)]
-    meshes = [await on_file(made, executor=executor) for executor in executors]
+    meshes = [await composed(made, executor=executor) for executor in executors]
     await meshes[0].start_run(made)  # type: ignore[arg-type]
 
     clock.advance(10)
