@@ -420,5 +420,7 @@ def error_for(refusal: Refusal, run_id: str) -> SquidMeshError:
             return UnsafeReplayError(steps)
         case CannotStartThere(step=step):
             return InvalidOptionError(
-                "from_step", f"The run never reached a step {_clean(step)} to start from."
+                "from_step",
+                f"A replay cannot start at {_clean(step)}: the run never reached it, or the"
+                " workflow of today does not lead on from there as it did.",
             )

@@ -526,8 +526,8 @@ def _sinks(telemetry: Sink | Sequence[Sink] | None) -> tuple[Sink, ...]:
 
 
 def _positive(option: str, value: object) -> timedelta:
-    if not isinstance(value, timedelta) or value <= timedelta(0):
-        raise InvalidOptionError(option, f"{option} is a positive timedelta.")
+    if not isinstance(value, timedelta) or not timedelta(0) < value <= timedelta(days=365):
+        raise InvalidOptionError(option, f"{option} is a positive timedelta of at most a year.")
     return value
 
 

@@ -33,7 +33,7 @@ from squidmesh.domain.definition import (
     WorkflowDefinition,
 )
 from squidmesh.domain.entries import ErrorRecord
-from squidmesh.domain.state import RunState, StepState
+from squidmesh.domain.state import RunState, StepState, compensated_step
 from squidmesh.domain.values import Json, MissingPath, dig
 
 
@@ -125,8 +125,11 @@ def all_applied(definition: WorkflowDefinition, state: RunState) -> bool:
 
 
 def queue_of(definition: WorkflowDefinition, state: RunState, step: str) -> str:
-    """Where the step's attempts are claimed: a step's own queue wins over the run's."""
-    spec = definition.by_name.get(step)
+    """Where the step's attempts are claimed: a step's own queue wins over the run's.
+
+    A compensation goes where the step went that it undoes: that is where its body is.
+    """
+    spec = definition.by_name.get(compensated_step(step))
     return (spec.queue if spec is not None else None) or state.facts.queue
 
 

@@ -13,8 +13,9 @@ def retry_delay(
 ) -> timedelta | None:
     """How long to wait behind the *failures*-th failure, or None if it was the last one.
 
-    The delay doubles from ``backoff_min`` and is capped before jitter; *draw*, between -1 and 1,
-    picks a place within the jitter. The step's own ``retry_after`` overrides all of that.
+    The delay doubles from ``backoff_min`` and is capped before jitter, so that a constant delay
+    can have some too; *draw*, between -1 and 1, picks a place within it. The step's own
+    ``retry_after`` overrides all of that.
     """
     if not outcome.error.retryable or failures >= policy.max_attempts:
         return None
@@ -28,7 +29,7 @@ def backoff(policy: RetryPolicy, failures: int) -> timedelta:
     """The delay before jitter: ``backoff_min * 2 ** (failures - 1)``, at most ``backoff_max``.
 
     The exponent is bounded before the power is taken, so that no number of attempts overflows;
-    without a maximum the delay stops at the longest one that fits.
+    without a maximum the delay stops at a year.
     """
     longest = policy.backoff_max if policy.backoff_max is not None else timedelta(days=365)
     if not policy.backoff_min:

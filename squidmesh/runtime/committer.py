@@ -227,7 +227,10 @@ class Committer:
                 return
             decision = decided.unwrap()
             if ask.spawn is not None and decision.entries:
-                self._spawn(run, ask, ask.spawn(before), now)
+                refusal = self._spawn(run, ask, ask.spawn(before), now)
+                if refusal is not None:
+                    ask.settle(Failure(refusal))
+                    return
         except Exception as accident:  # noqa: BLE001  a defect must not take the others down
             ask.fail(accident)
             return
@@ -248,12 +251,17 @@ class Committer:
         if anomaly is not None and self.on_anomaly is not None:
             self.on_anomaly(anomaly)
 
-    def _spawn(self, run: RunBatch, ask: Ask, start: StartRun, now: datetime) -> None:
+    def _spawn(self, run: RunBatch, ask: Ask, start: StartRun, now: datetime) -> Refusal | None:
+        """Decide the run that comes with an ask, or say why there cannot be one."""
         definition = self.registry.known(start.fingerprint)
         assert definition is not None
         blank = RunState(run_id=start.run_id)
-        started = decide(definition, blank, start, now).unwrap()
+        decided = decide(definition, blank, start, now)
+        if not is_successful(decided):
+            return decided.failure()
+        started = decided.unwrap()
         run.spawned.append(Decided(ask, start, blank, started.state, started.entries))
+        return None
 
     def _change(self, run: RunBatch, now: datetime) -> Change:
         decided = tuple((item.ask.command, item.entries, item.ask.key) for item in run.decided)
