@@ -264,13 +264,14 @@ def test_routes_are_found_by_outcome() -> None:
     assert route_from(workflow, run.state, "page", On.ERROR, {}) == NoRoute(declared=False)
 
 
-def test_a_steps_own_queue_wins_over_the_runs_and_a_compensation_goes_to_the_runs() -> None:
+def test_a_steps_own_queue_wins_over_the_runs_and_its_compensation_goes_there_too() -> None:
     workflow = a_chain(an_action("load", queue="gpu"), an_action("tell"))
     run = Script(workflow).start(queue="slow")
 
     assert queue_of(workflow, run.state, "load") == "gpu"
     assert queue_of(workflow, run.state, "tell") == "slow"
-    assert queue_of(workflow, run.state, "compensate:load") == "slow"
+    assert queue_of(workflow, run.state, "compensate:load") == "gpu"
+    assert queue_of(workflow, run.state, "compensate:tell") == "slow"
 
 
 def test_only_a_timer_is_invisible_at_first() -> None:
