@@ -54,15 +54,16 @@ from squidmesh.domain.state import (
     compensated_step,
     compensation_of,
 )
+from squidmesh.domain.transient import freeze, melt, with_step
 from squidmesh.domain.values import Json
 
 
 def rebuild(run_id: str, entries: Iterable[Entry]) -> RunState:
     """Fold *entries*, from the first on, into the state they lead to."""
-    state = RunState(run_id=run_id)
+    state = melt(RunState(run_id=run_id))
     for entry in entries:
         state = evolve(state, entry)
-    return state
+    return freeze(state)
 
 
 def evolve(state: RunState, entry: Entry) -> RunState:  # noqa: C901, PLR0912
@@ -139,7 +140,7 @@ def _put(state: RunState, step: StepState) -> RunState:
     counts = state.open
     if old is not step.status:
         counts = _recount(counts, old, step.status)
-    return replace(state, steps={**state.steps, step.step: step}, open=counts)
+    return replace(state, steps=with_step(state.steps, step), open=counts)
 
 
 def _recount(
