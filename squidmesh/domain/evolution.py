@@ -41,6 +41,7 @@ from squidmesh.domain.entries import (
     RunTerminal,
     StepRouted,
 )
+from squidmesh.domain.growing import put
 from squidmesh.domain.replacing import amend, replace
 from squidmesh.domain.state import (
     OPEN,
@@ -54,16 +55,15 @@ from squidmesh.domain.state import (
     compensated_step,
     compensation_of,
 )
-from squidmesh.domain.transient import freeze, melt, with_step
 from squidmesh.domain.values import Json
 
 
 def rebuild(run_id: str, entries: Iterable[Entry]) -> RunState:
     """Fold *entries*, from the first on, into the state they lead to."""
-    state = melt(RunState(run_id=run_id))
+    state = RunState(run_id=run_id)
     for entry in entries:
         state = evolve(state, entry)
-    return freeze(state)
+    return state
 
 
 def evolve(state: RunState, entry: Entry) -> RunState:  # noqa: C901, PLR0912
@@ -140,7 +140,7 @@ def _put(state: RunState, step: StepState) -> RunState:
     counts = state.open
     if old is not step.status:
         counts = _recount(counts, old, step.status)
-    return replace(state, steps=with_step(state.steps, step), open=counts)
+    return replace(state, steps=put(state.steps, step.step, step), open=counts)
 
 
 def _recount(
@@ -169,7 +169,7 @@ def _with_receipt(state: RunState, issuer: Issuer, command: str) -> RunState:
 def merged(context: Mapping[str, Json], output: Json, under: str | None) -> Mapping[str, Json]:
     """The context after one more output: under its key, or a mapping's keys one by one."""
     if under is not None:
-        return {**context, under: output}
+        return put(context, under, output)
     if isinstance(output, dict) and output:
         return {**context, **output}
     return context

@@ -50,7 +50,7 @@ def current_step(state: RunState) -> str | None:
     if sum(state.open.values()) != 1:
         return None
     steps = cast("dict[str, StepState]", state.steps)  # a plain Mapping knows no end to begin at
-    return next(step.step for step in reversed(steps.values()) if step.status in OPEN)
+    return next(name for name in reversed(steps) if steps[name].status in OPEN)
 
 
 def step_status(state: RunState, step: str) -> StepStatus:

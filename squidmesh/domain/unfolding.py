@@ -29,7 +29,6 @@ from squidmesh.domain.evolution import evolve
 from squidmesh.domain.planning import delay_of, queue_of
 from squidmesh.domain.recovery import error_after_undoing, steps_to_undo
 from squidmesh.domain.state import AttemptStatus, RunState, Undoing, compensation_of
-from squidmesh.domain.transient import freeze, melt
 
 
 @attrs.frozen
@@ -53,14 +52,12 @@ class Unfolding:
 
     def add(self, entry: Entry) -> None:
         """Say one more fact, and know it from here on."""
-        if not self.entries:
-            self.state = melt(self.state)
         self.entries.append(entry)
         self.state = evolve(self.state, entry)
 
     def decision(self) -> Decision:
         """The finished decision."""
-        return Decision(tuple(self.entries), freeze(self.state))
+        return Decision(tuple(self.entries), self.state)
 
     def plan(self, steps: tuple[str, ...]) -> None:
         """Make *steps* the next ones, each in the way of its kind."""
