@@ -80,6 +80,7 @@ class SquidMesh:
         if len(set(names)) < len(names):
             raise InvalidOptionError("workflows", "Two workflows have the same name.")
         self._engine: Engine | None = None
+        self._embedded: WorkerLoop | None = None
         self._opening = asyncio.Lock()
         self._closed = False
 
@@ -472,18 +473,11 @@ class SquidMesh:
         if timeout is not None:
             _not_negative("timeout", timeout)
         engine = await self.engine()
-        worker = WorkerLoop(
-            engine=engine,
-            queues=None,
-            concurrency=DEFAULT_CONCURRENCY,
-            lease=engine.lease,
-            owner=engine.ids.owner(),
-        )
-        if timeout is None:
+        # One worker serves all calls, so that it is announced once; calls at once get their own.
+        worker, self._embedded = self._embedded or _embedded_worker(engine), None
+        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
             await worker.drain()
-            return
-        async with asyncio.timeout(timeout.total_seconds()):
-            await worker.drain()
+        self._embedded = worker
 
     def _registered(self, engine: Engine, workflow: AnyWorkflow | str) -> RegisteredWorkflow:
         name = workflow if isinstance(workflow, str) else _definition_of(workflow).name
@@ -491,6 +485,16 @@ class SquidMesh:
         if known is None:
             raise UnknownWorkflowError(name, engine.registry.by_name)
         return known
+
+
+def _embedded_worker(engine: Engine) -> WorkerLoop:
+    return WorkerLoop(
+        engine=engine,
+        queues=None,
+        concurrency=DEFAULT_CONCURRENCY,
+        lease=engine.lease,
+        owner=engine.ids.owner(),
+    )
 
 
 def _definition_of(workflow: object) -> WorkflowDefinition:

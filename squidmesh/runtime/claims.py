@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 import attrs
@@ -44,6 +44,15 @@ class HeldAttempt:
         """The definition that the run carries."""
         return self.state.facts.fingerprint
 
+    def log_fields(self) -> dict[str, object]:
+        """What the host's own log lines carry while the body runs."""
+        return {
+            "run_id": self.run_id,
+            "workflow": self.state.facts.workflow,
+            "step": self.attempt.step,
+            "attempt": self.attempt.number,
+        }
+
     def to_keep(self) -> HeldClaim:
         """The claim as heartbeats name it."""
         return HeldClaim(
@@ -57,12 +66,21 @@ class HeldAttempt:
 
 @attrs.define(eq=False)
 class Claimant:
-    """Makes fresh claims for one owner. The token proves nothing outside this process's memory,
-    where only its hash is kept once the claim is made."""
+    """Makes fresh claims for one owner; tickets that a store gave back unused serve again."""
 
     ids: Ids
     owner: str
     lease: timedelta
+    _unused: list[ClaimTicket] = attrs.field(factory=list[ClaimTicket])
+
+    def take(self, count: int) -> tuple[ClaimTicket, ...]:
+        """Take *count* tickets, which are this caller's until it gives some of them back."""
+        taken, self._unused = self._unused[:count], self._unused[count:]
+        return (*taken, *(self.ticket() for _ in range(count - len(taken))))
+
+    def give_back(self, tickets: Iterable[ClaimTicket]) -> None:
+        """Take back tickets that are certain not to have become claims."""
+        self._unused.extend(tickets)
 
     def ticket(self) -> ClaimTicket:
         """A fresh claim for the store to hand an attempt to."""

@@ -5,7 +5,6 @@ from datetime import timedelta
 from typing import Protocol
 
 import attrs
-import structlog
 from returns.pipeline import is_successful
 
 from squidmesh.domain.commands import (
@@ -92,13 +91,7 @@ class Engine:
         )
         if spec is None or isinstance(spec.kind, Action):
             self.heart.hold(held.to_keep(), context)
-        with structlog.contextvars.bound_contextvars(
-            run_id=held.run_id,
-            workflow=context.workflow,
-            step=step,
-            attempt=held.attempt.number,
-        ):
-            return await self.bodies.run(execution)
+        return await self.bodies.run(execution)
 
     def _is_cancelling(self, held: HeldAttempt) -> bool:
         """Whether the run was cancelled already, perhaps between the claim and now."""

@@ -3,7 +3,8 @@
 A run carries the fingerprint of the definition that it started under, and the store keeps that
 definition. So a deploy that changes routes or steps leaves runs under way as they are: only the
 bodies are today's. A body is the one that the registered workflow declares under the step's name,
-else one that is registered under the same key, else nobody's, and then the attempt waits.
+else one that is registered under the same key, else nobody's, and then the attempt waits. A lambda,
+a closure, a partial or a method shares its key with others, so it goes by the step's name alone.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from squidmesh.domain.state import compensated_step, compensation_of, is_compens
 from squidmesh.errors import JournalCorruptError
 from squidmesh.ports.store import RunStore, StoredDefinition
 from squidmesh.runtime.body import BoundBody, bound
+from squidmesh.workflow.functions import is_named_by
 
 
 @attrs.frozen(kw_only=True)
@@ -142,7 +144,7 @@ def _by_key(workflow: RegisteredWorkflow, key: str) -> Callable[..., object] | N
     """The function that today's definition knows by *key*, under whatever name of a step."""
     for visit, function in workflow.bodies.items():
         body = _body_of(workflow.definition, visit)
-        if body is not None and body.key == key:
+        if body is not None and body.key == key and is_named_by(key, function):
             return function
     return None
 

@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeAlias
 
 import attrs
 from returns.pipeline import is_successful
+from structlog.contextvars import bound_contextvars
 
 from squidmesh import codec
 from squidmesh.domain.commands import ClaimAttempt, NotClaimable, SkipReason
@@ -143,7 +144,8 @@ class Deliveries:
 
     async def _run(self, held: HeldAttempt) -> PerformReport:
         try:
-            outcome = await self.engine.execute(held)
+            with bound_contextvars(**held.log_fields()):
+                outcome = await self.engine.execute(held)
             settled = await self.engine.report(held, outcome)
         finally:
             self.engine.heart.let_go(held.claim_id)

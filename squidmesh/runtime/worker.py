@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import attrs
+from structlog.contextvars import bind_contextvars
 
 from squidmesh.domain.commands import NO_OFFERS, Offers
 from squidmesh.errors import StoreUnavailableError
@@ -47,6 +48,7 @@ class WorkerLoop:
     _marks: tuple[str, ...] = attrs.field(default=(), init=False)
     _marks_at: float | None = attrs.field(default=None, init=False)
     _seen_at: float | None = attrs.field(default=None, init=False)
+    _more: bool = attrs.field(default=False, init=False)
     _stopping: bool = attrs.field(default=False, init=False)
     _promised: int = attrs.field(default=0, init=False)
     _queue_names: frozenset[str] | None = attrs.field(default=None, init=False)
@@ -67,7 +69,7 @@ class WorkerLoop:
         try:
             while not self._stopping:
                 claims = await self._claim_or_none()
-                if claims is not None and not (claims.claimed and self._free > 0):
+                if claims is not None and not (self._more and self._free > 0):
                     await self._rest(claims)
             await self._finish()
         finally:
@@ -76,6 +78,7 @@ class WorkerLoop:
 
     async def drain(self) -> None:
         """Work until nothing is due now and nothing runs; do not wait for timers."""
+        self._marks_at, self._stopping = None, False
         self.engine.dispatcher.listeners.append(self._wake.set)
         try:
             while True:
@@ -88,7 +91,7 @@ class WorkerLoop:
                     if self.engine.clock.is_virtual or not _nearly_due(claims):
                         return
                     await self.engine.clock.sleep(SHORTEST_POLL)
-                elif busy and not (claims.claimed and self._free > 0):
+                elif busy and not (self._more and self._free > 0):
                     await self._rest(claims)
         finally:
             self.engine.dispatcher.listeners.remove(self._wake.set)
@@ -116,7 +119,7 @@ class WorkerLoop:
     async def _claim(self) -> Claims:
         engine = self.engine
         await self._announce()
-        tickets = tuple(self._claimant.ticket() for _ in range(max(self._free, 0)))
+        tickets = self._claimant.take(max(self._free, 0))
         claims = await engine.store.claim(
             ClaimRequest(
                 owner=self.owner,
@@ -127,6 +130,10 @@ class WorkerLoop:
             )
         )
         engine.time.observe(claims.at)
+        used = {claimed.entry.claim_id for claimed in claims.claimed}
+        self._claimant.give_back(ticket for ticket in tickets if ticket.claim_id not in used)
+        # With tickets left over there was nothing more to have: asking again can wait.
+        self._more = bool(used) and len(used) == len(tickets)
         if claims.expired:
             self._reclaim(claims.expired)
         if claims.claimed:
@@ -180,6 +187,8 @@ class WorkerLoop:
         while current is not None:
             self._held.add(current.claim_id)
             try:
+                # The task is the attempt's own, so the fields need not be taken back.
+                bind_contextvars(**current.log_fields())
                 outcome = await engine.execute(current)
                 offers = self._offers(current)
                 # Slots that a report may fill are spoken for until its answer is here.

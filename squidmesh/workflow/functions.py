@@ -46,6 +46,18 @@ def key_of(function: object) -> str:
     return f"{place.__module__}:{place.__qualname__}"
 
 
+def is_named_by(key: str, function: object) -> bool:
+    """Whether *key* can mean no other function than this one.
+
+    A key of the author's own says what it means. One that was made from a function's place does so
+    for a plain function of a module or class: what stands inside of another function, a lambda, a
+    partial and a method of an object share their place with whatever else was made there.
+    """
+    if key != key_of(function):
+        return True
+    return inspect.isfunction(function) and "<" not in function.__qualname__
+
+
 def _inmost(function: _Callable) -> _Callable:
     while isinstance(function, functools.partial):
         function = function.func

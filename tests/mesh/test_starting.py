@@ -249,7 +249,7 @@ async def test_a_bulk_start_takes_any_trigger_and_as_many_keys_as_payloads(
 async def test_runs_of_a_higher_priority_are_claimed_first(open_mesh: OpenMesh) -> None:
     done: list[str] = []
 
-    def note(number: str) -> None:
+    async def note(number: str) -> None:  # threads would begin in an order of their own
         done.append(number)
 
     class Noting(Workflow[Order]):

@@ -41,7 +41,7 @@ from tests.runtime.support import (
 
 pytestmark = pytest.mark.anyio
 
-SHORT = timedelta(seconds=0.6)
+SHORT = timedelta(seconds=2)
 
 
 async def quick() -> None: ...
@@ -395,7 +395,7 @@ async def test_heartbeats_keep_a_body_alive_although_it_blocks_the_event_loop(
 
     async def block() -> None:
         # Exactly what a body must not do, and some will.
-        time.sleep(1.5)  # noqa: ASYNC251, TID251
+        time.sleep(3)  # noqa: ASYNC251, TID251
 
     made = only(block)
     opened = [
@@ -414,7 +414,7 @@ async def test_a_thread_that_failed_once_beats_again(composed: OpenMesh) -> None
     store = ShakyStore(clock=clock)
     store.problem = lambda: sqlite3.OperationalError("odd")
     made = only(door.wait)
-    mesh = await composed(made, clock=clock, store=store, lease=timedelta(seconds=1.5))
+    mesh = await composed(made, clock=clock, store=store, lease=timedelta(seconds=4))
     run = await mesh.start_run(made)
     working = asyncio.create_task(mesh.run_until_idle())
     await door.entered()
