@@ -23,7 +23,7 @@ DOMAIN: Final = sorted((PACKAGE / "domain").rglob("*.py"))
 PURE_MODULES: Final = frozenset(
     {
         "attrs",
-    "base64",
+        "base64",
         "collections",
         "collections.abc",
         "datetime",

@@ -69,12 +69,12 @@ async def test_one_more_sequential_step_costs_exactly_one_commit_on_sqlite(
     assert (long.commits - short.commits) / 100 == 1.0
 
 
-async def test_a_run_costs_three_commits_besides_those_of_its_steps(tmp_path: Path) -> None:
+async def test_a_run_costs_two_commits_besides_those_of_its_steps(tmp_path: Path) -> None:
     async with _at_work(OverMesh.on_sqlite(), tmp_path) as contender:
         (run,) = await _written(contender, (10,))
 
-    # Its start, its first claim, and the word of a new worker that it is there.
-    assert run.commits == 3 + 10
+    # Its start, and its first claim.
+    assert run.commits == 2 + 10
 
 
 async def test_the_last_steps_of_a_long_run_write_no_more_than_the_first(tmp_path: Path) -> None:
