@@ -18,6 +18,7 @@ from squidmesh.starting import check_name, check_run_id
 from squidmesh.views import Run, RunPage, run_view, summary_view
 
 MOST_PER_PAGE: Final = 1000
+MOST_NAMES: Final = 12
 SEEN_WITHIN: Final = timedelta(minutes=1)
 
 
@@ -61,9 +62,8 @@ async def inspect(engine: Engine, run_id: object, *, include_history: bool) -> R
     state = await load_run(engine, check_run_id(run_id))
     definition = await _definition(engine, state)
     rows = await engine.store.read(state.run_id) if include_history else None
-    if rows and rows[-1].revision != state.revision:
-        # Something was committed between the two reads; the rows are the older or newer of them.
-        state = await load_run(engine, state.run_id)
+    if rows is not None:
+        # What was committed between the two reads is not part of the state.
         rows = tuple(row for row in rows if row.revision <= state.revision)
     return run_view(definition, state, rows=rows)
 
@@ -80,8 +80,15 @@ async def explanation(engine: Engine, run_id: object, *, step: str | None) -> Ex
     if isinstance(step, str):
         found = explain_step(definition, state, step, now=now, runnable=runnable)
     if found is None:
-        raise InvalidOptionError("step", f"{definition.name} has no step of that name.")
+        raise no_such_step("step", definition)
     return found
+
+
+def no_such_step(option: str, definition: WorkflowDefinition) -> InvalidOptionError:
+    """Say that *option* names no step of *definition*, and which ones there are."""
+    names = [step.name for step in definition.steps]
+    shown = ", ".join(names[:MOST_NAMES]) + (", ..." if len(names) > MOST_NAMES else "")
+    return InvalidOptionError(option, f"{definition.name} has no step of that name ({shown}).")
 
 
 async def _is_runnable(engine: Engine, mark: str) -> bool:

@@ -12,7 +12,7 @@ import attrs
 from returns.pipeline import is_successful
 
 from squidmesh import codec
-from squidmesh.asking import load_run, run_of
+from squidmesh.asking import load_run, no_such_step, run_of
 from squidmesh.domain.commands import (
     ApproveRun,
     CancelRun,
@@ -243,7 +243,7 @@ async def replay(
     workflow = workflow_of(source.facts.workflow)
     steps = workflow.definition.by_name
     if from_step is not None and not (isinstance(from_step, str) and from_step in steps):
-        raise InvalidOptionError("from_step", f"{workflow.name} has no step of that name.")
+        raise no_such_step("from_step", workflow.definition)
     issuer = issuer_from(said)
     known = await _known_replay(engine, run_id, issuer)
     if known is not None:

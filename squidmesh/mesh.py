@@ -26,7 +26,7 @@ from squidmesh.runtime.recovery import RecoveryReport
 from squidmesh.runtime.registry import RegisteredWorkflow
 from squidmesh.runtime.telemetry import Sink
 from squidmesh.runtime.worker import WorkerLoop
-from squidmesh.starting import StartOptions
+from squidmesh.starting import StartOptions, check_lease
 from squidmesh.system import SystemClock, SystemIds, SystemRandom, whole_clock
 from squidmesh.views import Run, RunPage
 from squidmesh.workflow import Workflow, WorkflowDefinition
@@ -70,17 +70,18 @@ class SquidMesh:
             random=random or SystemRandom(),
             executor=_executor(executor),
             sinks=_sinks(telemetry),
-            lease=_positive("lease", lease),
+            lease=check_lease(lease),
             max_deliveries=_at_least_one("max_deliveries", max_deliveries),
             max_payload_bytes=_at_least_one("max_payload_bytes", max_payload_bytes),
         )
         several = _several("workflows", workflows)
-        self._definitions = tuple(_definition_of(workflow) for workflow in several)
+        self._definitions = tuple(_declared(workflow) for workflow in several)
         names = [definition.name for definition in self._definitions]
         if len(set(names)) < len(names):
             raise InvalidOptionError("workflows", "Two workflows have the same name.")
         self._engine: Engine | None = None
         self._embedded: WorkerLoop | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._opening = asyncio.Lock()
         self._closed = False
 
@@ -137,13 +138,28 @@ class SquidMesh:
         """Return the running parts, opening the store first if that has not happened yet.
 
         Workers and runners use it; applications do not need to.
+
+        Raises:
+            InvalidOptionError: The mesh is closed, or was used in another event loop before.
         """
+        self._stay_in_one_loop()
         async with self._opening:
             if self._closed:
                 raise InvalidOptionError("mesh", "This mesh is closed; open another one.")
             if self._engine is None:
                 self._engine = await self._start()
         return self._engine
+
+    def _stay_in_one_loop(self) -> None:
+        """Refuse a second event loop, as each `asyncio.run()` makes one: ours would hang there."""
+        running = asyncio.get_running_loop()
+        if self._loop not in (None, running):
+            raise InvalidOptionError(
+                "mesh",
+                "This mesh was opened in another event loop; do everything with it in one"
+                " asyncio.run(), or open a mesh in each.",
+            )
+        self._loop = running
 
     async def _start(self) -> Engine:
         settings = self._settings
@@ -159,12 +175,15 @@ class SquidMesh:
 
     async def aclose(self) -> None:
         """Finish what is being committed, and close what this mesh opened."""
+        self._stay_in_one_loop()
         async with self._opening:
             engine, self._engine, self._closed = self._engine, None, True
         if engine is not None:
-            await engine.close()
-            if isinstance(self._store, StoreAt):
-                await engine.store.close()
+            try:
+                await engine.close()
+            finally:
+                if isinstance(self._store, StoreAt):
+                    await engine.store.close()
 
     async def start_run(
         self,
@@ -497,6 +516,16 @@ def _embedded_worker(engine: Engine) -> WorkerLoop:
     )
 
 
+def _declared(workflow: object) -> WorkflowDefinition:
+    try:
+        return _definition_of(workflow)
+    except UnknownWorkflowError:
+        shown = getattr(workflow, "__name__", f"a {type(workflow).__name__}")
+        raise InvalidOptionError(
+            "workflows", f"workflows= takes workflow classes, and {shown} is none that can be run."
+        ) from None
+
+
 def _definition_of(workflow: object) -> WorkflowDefinition:
     if isinstance(workflow, WorkflowDefinition):
         return workflow
@@ -527,12 +556,6 @@ def _sinks(telemetry: Sink | Sequence[Sink] | None) -> tuple[Sink, ...]:
     if not all(callable(getattr(sink, "emit", None)) for sink in several):
         raise InvalidOptionError("telemetry", "A telemetry sink has a method emit(event).")
     return tuple(several)
-
-
-def _positive(option: str, value: object) -> timedelta:
-    if not isinstance(value, timedelta) or not timedelta(0) < value <= timedelta(days=365):
-        raise InvalidOptionError(option, f"{option} is a positive timedelta of at most a year.")
-    return value
 
 
 def _not_negative(option: str, value: object) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import uuid
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import attrs
 from returns.pipeline import is_successful
@@ -27,6 +27,7 @@ from squidmesh.workflow import WorkflowDefinition
 
 LONGEST_NAME = 200
 LARGEST_PRIORITY = 2**31 - 1
+LONGEST_LEASE = timedelta(days=365)
 
 
 @attrs.frozen(kw_only=True)
@@ -84,6 +85,17 @@ def check_name(option: str, value: object) -> str:
     except UnicodeEncodeError:
         raise InvalidOptionError(option, f"{option} holds half a character.") from None
     return value
+
+
+def check_lease(lease: object) -> timedelta:
+    """Return the length of a lease if it makes sense: no clock reaches the end of a longer one.
+
+    Raises:
+        InvalidOptionError: It is not positive, or over a year.
+    """
+    if not isinstance(lease, timedelta) or not timedelta(0) < lease <= LONGEST_LEASE:
+        raise InvalidOptionError("lease", "lease is a positive timedelta of at most a year.")
+    return lease
 
 
 def check_run_id(run_id: object) -> str:

@@ -19,7 +19,7 @@ from squidmesh.mesh import DEFAULT_CONCURRENCY, SquidMesh
 from squidmesh.runtime.claims import Claimant
 from squidmesh.runtime.runner import Deliveries, PerformReport
 from squidmesh.runtime.worker import WorkerLoop
-from squidmesh.starting import check_name
+from squidmesh.starting import check_lease, check_name
 
 
 class Worker:
@@ -40,7 +40,7 @@ class Worker:
         self._queues = _queues(queues)
         if type(concurrency) is not int or concurrency < 1:
             raise InvalidOptionError("concurrency", "concurrency is a positive integer.")
-        self._lease = _lease(lease)
+        self._lease = None if lease is None else check_lease(lease)
         self._mesh = mesh
         self._concurrency = concurrency
         self._loop: WorkerLoop | None = None
@@ -131,14 +131,6 @@ def _queues(queues: object) -> tuple[str, ...]:
     if not names:
         raise InvalidOptionError("queues", "A worker serves at least one queue.")
     return names
-
-
-def _lease(lease: object) -> timedelta | None:
-    if lease is None:
-        return None
-    if not isinstance(lease, timedelta) or lease <= timedelta(0):
-        raise InvalidOptionError("lease", "lease is a positive timedelta.")
-    return lease
 
 
 def _name(payload: Mapping[str, Json], key: str) -> str:

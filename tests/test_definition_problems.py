@@ -57,6 +57,7 @@ ALL_CODES: Final = frozenset(
         "missing_approval_transitions",
         "missing_steps",
         "missing_trigger",
+        "misplaced_transitions",
         "mixed_modes",
         "output_collision",
         "recovery_conflict",
@@ -168,6 +169,7 @@ EXAMPLES: Final[dict[str, Callable[[], list[tuple[str, str]]]]] = {
     "self_dependency": on_itself,
     "dependency_cycle": in_a_circle,
     "mixed_modes": lambda: routed(path(A), a=A, b=step(body, after=A)),
+    "misplaced_transitions": lambda: problems_of(a=A, transition=path(A)),
     "entry_step_count": lambda: routed(path(A), path(B), a=A, b=B),
     "transition_cycle": lambda: routed(path(A, B), B.on_error(A), a=A, b=B),
     "duplicate_transition": lambda: routed(path(A), A.on_ok(B), path(B), a=A, b=B),
@@ -219,7 +221,7 @@ def test_the_class_statement_tells_all_mistakes_at_once() -> None:
         (("triggers", "nightly", "expression"), "invalid_cron_expression"),
         (("triggers", "nightly", "timezone"), "invalid_timezone"),
     ]
-    assert "a str in place of a step" in str(refused.value)
+    assert "a str in place of a step, 'nobody', is no step" in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -315,6 +317,26 @@ def test_what_is_no_route_breaks_its_rule(transition: Any, code: str) -> None:
 
 def test_a_transition_may_stand_alone_but_must_be_one() -> None:
     assert problems_of(a=A, transitions=3) == [("transitions.0", "unknown_step")]
+
+
+def test_what_is_no_route_is_told_by_its_place() -> None:
+    assert routed(path(A), B, 3, a=A, b=B)[:2] == [
+        ("transitions.1", "unknown_step"),
+        ("transitions.2", "unknown_step"),
+    ]
+
+
+@pytest.mark.parametrize("routes", [path(A, B), A.on_error(B), (path(A), A.on_error(B))])
+def test_routes_under_another_name_than_transitions_are_not_passed_over(routes: Any) -> None:
+    assert ("transition", "misplaced_transitions") in problems_of(a=A, b=B, transition=routes)
+
+
+def test_a_route_may_have_a_name_and_be_among_the_transitions() -> None:
+    usual = path(A, B)
+
+    declared = declare(a=A, b=B, usual=usual, transitions=(usual,))
+
+    assert [one.source for one in declared.definition.transitions] == ["a", "b"]
 
 
 def test_an_object_under_two_names_is_told_at_the_second() -> None:

@@ -4,7 +4,7 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, TypeAlias, TypeGuard
@@ -41,6 +41,12 @@ def workflows_at(settings: Settings) -> tuple[AnyWorkflow, ...]:
     found = _attribute(module, attribute, settings)
     workflows = _workflows_in(found)
     strangers = [item for item in workflows if not _is_workflow(item)]
+    if not workflows and isinstance(found, Sized):
+        raise _wrong(
+            settings,
+            f"{name}:{attribute} is empty: put your workflow classes into it.",
+            code="app_not_a_workflow",
+        )
     if strangers or not workflows:
         raise _wrong(
             settings,
@@ -56,9 +62,11 @@ def _imported(name: str, settings: Settings) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as problem:
         if problem.name is not None and f"{name}.".startswith(f"{problem.name}."):
+            hint = " Name it without .py." if name.endswith(".py") else ""
             raise _wrong(
                 settings,
-                f"There is no module {problem.name}, neither installed nor in the current folder.",
+                f"There is no module {problem.name}, neither installed nor in the current folder."
+                f"{hint}",
                 code="app_module_not_found",
             ) from None
         raise _broken(settings, name, problem) from problem

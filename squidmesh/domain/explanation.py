@@ -82,7 +82,8 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.WAITING_FOR_RETRY: "Step {step!r} failed, and attempt {attempt} is due at {visible_at}.",
     Reason.WAITING_UNTIL: "Step {step!r} waits until {visible_at}.",
     Reason.NO_WORKER_FOR_WORKFLOW: (
-        "Step {step!r} is due since {visible_at}, and no worker here knows the workflow."
+        "Step {step!r} is due since {visible_at}, and no worker seen lately has every function"
+        " of the workflow as it was when the run started."
     ),
     Reason.PENDING_DISPATCH: (
         "Step {step!r} is due since {visible_at}, and nobody has worked on the run yet."

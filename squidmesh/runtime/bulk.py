@@ -8,7 +8,7 @@ from squidmesh.domain.commands import StartRun
 from squidmesh.domain.decide import decide
 from squidmesh.domain.state import RunState
 from squidmesh.errors import IdempotencyConflictError, RunExistsError, StoreConflictError
-from squidmesh.ports.store import Change, CommitFailure, KeyRecord, KeyTaken, RunTaken
+from squidmesh.ports.store import Change, CommitFailure, KeyRecord, KeyTaken, RunStore, RunTaken
 from squidmesh.runtime.asks import Settled
 from squidmesh.runtime.changes import run_change
 from squidmesh.runtime.committer import Committer
@@ -31,7 +31,8 @@ async def start_together(committer: Committer, starts: Sequence[Start]) -> list[
         failure = await _commit(committer, pending)
         if failure is None:
             break
-        pending = _without_taken(pending, failure, ids)
+        taken = await _taken(committer.registry.store, pending, failure)
+        pending = _without_taken(pending, taken, ids)
     return [ids[start.run_id] for start, _ in starts]
 
 
@@ -74,18 +75,31 @@ def _without_repetitions(starts: Sequence[Start], ids: dict[str, str]) -> list[S
     return kept
 
 
-def _without_taken(
-    starts: Sequence[Start], failure: CommitFailure, ids: dict[str, str]
-) -> list[Start]:
-    """The starts that remain when one of them turned out to exist already."""
+async def _taken(
+    store: RunStore, starts: Sequence[Start], failure: CommitFailure
+) -> dict[tuple[str, str], KeyRecord]:
+    """The keys that were used before: where one was, all of them may have been."""
     if isinstance(failure, RunTaken):
         raise RunExistsError(failure.run_id)
     if not isinstance(failure, KeyTaken):
         raise StoreConflictError
-    record = failure.record
+    taken = {(failure.record.scope, failure.record.key): failure.record}
+    for _, key in starts:
+        if key is not None and (key.scope, key.key) not in taken:
+            record = await store.find_key(key.scope, key.key)
+            if record is not None:
+                taken[key.scope, key.key] = record
+    return taken
+
+
+def _without_taken(
+    starts: Sequence[Start], taken: dict[tuple[str, str], KeyRecord], ids: dict[str, str]
+) -> list[Start]:
+    """The starts that remain when some turned out to have happened already."""
     kept: list[Start] = []
     for start, key in starts:
-        if key is None or (key.scope, key.key) != (record.scope, record.key):
+        record = taken.get((key.scope, key.key)) if key is not None else None
+        if key is None or record is None:
             kept.append((start, key))
         elif key.digest == record.digest:
             _point_to(ids, start.run_id, record.run_id)

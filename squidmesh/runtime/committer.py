@@ -164,24 +164,22 @@ class Committer:
             return
         answer = await self.store.commit([self._change(run, now) for run in changed])
         self.time.observe(answer.at)
-        done: list[RunBatch] = []
-        for run, result in zip(changed, answer.results, strict=True):
-            if is_successful(result):
-                done.append(run)
-            else:
+        results = list(zip(changed, answer.results, strict=True))
+        self._done([run for run, result in results if is_successful(result)], answer.at)
+        for run, result in results:
+            if not is_successful(result):
                 self._failed(run, result.failure(), now)
-        self._done(done, answer.at)
 
     async def _bases(self, batch: Sequence[Ask]) -> dict[str, RunBatch]:
         """The states to decide on; asks about runs that do not exist are answered at once."""
         wanted = dict.fromkeys(ask.run_id for ask in batch)
-        starting = {ask.run_id for ask in batch if isinstance(ask.command, StartRun)}
+        starting = {ask.run_id for ask in batch if starts(ask)}
+        # A run that is only started here need not be looked for: the commit finds it if it exists.
+        existing = dict.fromkeys(ask.run_id for ask in batch if not starts(ask))
         for ask in batch:
             if ask.reloads:
                 self.states.forget(ask.run_id)
-        await self.states.load(
-            id_ for id_ in wanted if self.states.get(id_) is None and id_ not in starting
-        )
+        await self.states.load(id_ for id_ in existing if self.states.get(id_) is None)
         bases: dict[str, RunBatch] = {}
         for run_id in wanted:
             known = self.states.get(run_id)

@@ -127,22 +127,30 @@ class Dispatcher:
             key=runnable_key(run_id, attempt.id), queue=attempt.queue, not_before=later
         )
 
-    async def emit(self, owed: Sequence[tuple[str, AttemptState]]) -> int:
+    async def emit(
+        self, owed: Sequence[tuple[str, AttemptState]], *, within: float | None = None
+    ) -> int:
         """Tell the executor about attempts again, and note when the next time is; count them.
 
-        One by one: what an engine refuses must not keep the others from being told.
+        One by one: what an engine refuses must not keep the others from being told. Behind
+        *within* seconds no further one is begun: the rest stay owed.
         """
         if self.executor is None:
             return 0
-        emitted = 0
+        clock = self.time.clock
+        until = None if within is None else clock.monotonic() + within
+        emitted = tried = 0
         for run_id, attempt in owed:
+            if until is not None and clock.monotonic() >= until:
+                break
+            tried += 1
             told = await self._announce(self.executor, [(run_id, attempt)])
             if told is not None:
                 emitted += 1
                 self.telemetry.dispatched(None, run_id, told)
         now = self.time.now()
         await self.store.woken(
-            [(run_id, attempt.id, next_wakeup(attempt, now)) for run_id, attempt in owed]
+            [(run_id, attempt.id, next_wakeup(attempt, now)) for run_id, attempt in owed[:tried]]
         )
         return emitted
 

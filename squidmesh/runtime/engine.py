@@ -63,13 +63,25 @@ class Engine:
     telemetry: Telemetry
     lease: timedelta
     owner: str
+    is_closed: bool = False
+
+    def check_is_open(self) -> None:
+        """Refuse to work for a mesh that is closed, or its workers would wait for ever.
+
+        Raises:
+            StoreUnavailableError: The mesh is closed.
+        """
+        if self.is_closed:
+            raise StoreUnavailableError("the mesh is closed")
 
     async def close(self) -> None:
         """Stop everything that runs for this engine, committing what was asked for."""
+        self.is_closed = True
         await self.recovery.close()
         await self.committer.close()
         await self.dispatcher.close()
         await self.heart.close()
+        self.bodies.threads.close()
 
     async def execute(self, held: HeldAttempt) -> Outcome:
         """Run a held attempt's body, with its claim kept alive until the outcome is known.
@@ -120,6 +132,7 @@ class Engine:
                 try:
                     answer = await self.committer.submit(held.run_id, command)
                 except StoreUnavailableError as problem:
+                    self.check_is_open()
                     uncertain = True
                     log.warning("report.delayed", reason=str(problem))
                     await self.clock.sleep(pause)

@@ -110,15 +110,18 @@ class Heart:
         self._loop = self._thread = self._task = None
 
     def _start(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         self._stopping = False
         if self.clock.is_virtual:
-            self._task = self._in_task(self._loop)
+            self._task = self._in_task(loop)
         else:
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._beat_in_thread, name="squidmesh-heart", daemon=True
             )
-            self._thread.start()
+            thread.start()
+            self._thread = thread
+        # Only now: a machine without a thread to spare is asked again with the next claim.
+        self._loop = loop
 
     def _snapshot(self) -> Sequence[_Held]:
         with self._lock:

@@ -149,7 +149,8 @@ class Recovery:
         await self.reclaim_expired()
         owed = await self.attempts.owed_wakeups(due_before=None, limit=BATCH)
         if owed:
-            await self.dispatcher.emit(owed)
+            # A deaf engine must not keep expired claims waiting: they are looked at between.
+            await self.dispatcher.emit(owed, within=SWEEP_LEASE.total_seconds())
 
 
 def _looking_only(owner: str) -> ClaimRequest:

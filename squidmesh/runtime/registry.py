@@ -78,7 +78,10 @@ class Registry:
             stored = await self.store.definition(mark)
             if stored is None:
                 raise JournalCorruptError(run_id, "its stored definition is missing")
-            read = definition_from_dict(codec.decode(stored.document))
+            try:
+                read = definition_from_dict(codec.decode(stored.document))
+            except codec.DecodeProblem:
+                raise JournalCorruptError(run_id, "its stored definition is not JSON") from None
             if not is_successful(read):
                 raise JournalCorruptError(run_id, "its stored definition cannot be read")
             known = self._definitions[mark] = read.unwrap()

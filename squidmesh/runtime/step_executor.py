@@ -57,15 +57,24 @@ class Execution:
     context: StepContext
     body: BoundBody | None
 
+    @property
+    def owner(self) -> str | None:
+        """Who holds the attempt."""
+        step = self.state.steps[self.context.step]
+        return step.attempts[self.context.attempt - 1].owner
+
 
 @attrs.define(eq=False)
 class StepExecutor:
-    """Runs attempts and says how they ended."""
+    """Runs attempts and says how they ended.
+
+    *leftovers* are bodies that go on behind their time limit, and whose slot each still takes.
+    """
 
     clock: Clock
     threads: Threads = attrs.field(factory=Threads)
     most_bytes: int = DEFAULT_MOST_BYTES
-    leftovers: "set[asyncio.Future[object]]" = attrs.field(factory=set)
+    leftovers: "dict[asyncio.Future[object], str | None]" = attrs.field(factory=dict)
 
     async def run(self, execution: Execution) -> Outcome:
         """Run the attempt to its end; never raises but for the worker's own cancellation."""
@@ -92,7 +101,7 @@ class StepExecutor:
         values = inputs_of(execution.definition, execution.state, step, body.parameters)
         if not is_successful(values):
             return Failed(error=values.failure())
-        said = await self._call(body, values.unwrap(), execution.context, timeout)
+        said = await self._call(body, values.unwrap(), execution, timeout)
         return said if isinstance(said, Failed) else self._outcome(said, output)
 
     async def _undo(self, execution: Execution) -> Outcome:
@@ -101,19 +110,19 @@ class StepExecutor:
         values = undo_inputs(execution.definition, execution.state, step, body.parameters)
         if not is_successful(values):
             return Failed(error=values.failure())
-        said = await self._call(body, values.unwrap(), execution.context, None)
+        said = await self._call(body, values.unwrap(), execution, None)
         return said if isinstance(said, Failed) else self._outcome(said, "output")
 
     async def _call(
         self,
         body: BoundBody,
         values: Mapping[str, Json],
-        context: StepContext,
+        execution: Execution,
         timeout: timedelta | None,
     ) -> object:
         """Return what the body returned, or Failed for whatever else it did."""
         try:
-            positional, named = body.bind(values, context)
+            positional, named = body.bind(values, execution.context)
         except InputProblem as problem:
             return Failed(error=problem.record)
         except KeyboardInterrupt:
@@ -122,13 +131,13 @@ class StepExecutor:
             return Failed(error=_raised(problem))
         try:
             if timeout is not None:
-                return await self._within(body, positional, named, context, timeout)
+                return await self._within(body, positional, named, execution, timeout)
             if body.is_async:
                 return await _awaited(body, positional, named)
             return await self._in_thread(body, positional, named)
         except asyncio.CancelledError:
             # A body in a thread goes on; it should know that nobody waits for it.
-            context.tell_cancelled()
+            execution.context.tell_cancelled()
             raise
         except Exception as problem:  # noqa: BLE001  the machine may have no thread left
             return Failed(error=_raised(problem))
@@ -143,7 +152,7 @@ class StepExecutor:
         body: BoundBody,
         positional: list[object],
         named: dict[str, object],
-        context: StepContext,
+        execution: Execution,
         timeout: timedelta,
     ) -> object:
         """Run the body for at most *timeout*; then an async one is cancelled, a plain one left."""
@@ -161,7 +170,7 @@ class StepExecutor:
         finally:
             alarm.cancel()
             if not running.done():
-                self._abandon(running, context, is_async=body.is_async)
+                self._abandon(running, execution, is_async=body.is_async)
         return _failed(
             "timeout",
             f"The step took longer than its limit of {timeout.total_seconds():g} s.",
@@ -169,16 +178,16 @@ class StepExecutor:
         )
 
     def _abandon(
-        self, running: "asyncio.Future[object]", context: StepContext, *, is_async: bool
+        self, running: "asyncio.Future[object]", execution: Execution, *, is_async: bool
     ) -> None:
-        context.tell_cancelled()
+        execution.context.tell_cancelled()
         if is_async:
             running.cancel()
-        self.leftovers.add(running)
+        self.leftovers[running] = execution.owner
         running.add_done_callback(self._left)
 
     def _left(self, ended: "asyncio.Future[object]") -> None:
-        self.leftovers.discard(ended)
+        self.leftovers.pop(ended, None)
         if not ended.cancelled():
             ended.exception()
 
@@ -286,7 +295,11 @@ def _deferred(said: Deferred) -> Outcome:
 
 
 def _raised(problem: BaseException) -> ErrorRecord:
-    """The record of an exception: its class and its text, cleaned and capped."""
+    """The record of an exception: its class and its text, cleaned and capped.
+
+    The traceback is for whoever turns DEBUG on: it may show what nobody wants in a log.
+    """
+    log.debug("body.raised", type=type(problem).__qualname__, exc_info=problem)
     return ErrorRecord(
         code="step_exception",
         message=_clean(problem),

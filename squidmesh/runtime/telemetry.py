@@ -44,6 +44,8 @@ SLOW_SINK: Final = 0.05
 _TOO_LATE: Final = frozenset({AnomalyKind.STALE_CLAIM, AnomalyKind.EXPIRED_CLAIM})
 
 log = logger("run")
+# What it says is stored as well: where nobody has configured logging it need not be on stderr.
+logging.getLogger("squidmesh.run").addHandler(logging.NullHandler())
 trouble = logger("telemetry")
 
 
@@ -72,12 +74,13 @@ class Telemetry:
 
     def settled(self, commits: Sequence[Settled]) -> None:
         """Tell what a group of commits changed."""
-        tells_log = log.isEnabledFor(logging.INFO)
+        tells_log = log.isEnabledFor(logging.WARNING)
         if not self.sinks and not tells_log:
             return
         for commit in commits:
-            for event in _events(commit):
-                self._tell(event)
+            if self.sinks:
+                for event in _events(commit):
+                    self._tell(event)
             if tells_log:
                 _log(commit)
 
@@ -283,6 +286,7 @@ def _log(commit: Settled) -> None:
     before, state = commit.before, commit.state
     for entry in _worth_a_line(commit.entries):
         error = entry.error.code if entry.error is not None else None
+        kind = {"type": entry.error.type} if entry.error is not None and entry.error.type else {}
         log.warning(
             "attempt.failed" if isinstance(entry, AttemptFailed) else "attempt.lost",
             run_id=state.run_id,
@@ -290,8 +294,11 @@ def _log(commit: Settled) -> None:
             step=entry.step,
             attempt=entry.number,
             error=error,
+            **kind,
             then=entry.then.value,
         )
+    if not log.isEnabledFor(logging.INFO):
+        return
     if before.started is None:
         log.info("run.started", run_id=state.run_id, workflow=state.facts.workflow)
     elif before.status is not state.status:

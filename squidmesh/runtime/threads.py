@@ -51,10 +51,11 @@ def _fail(done: "asyncio.Future[object]", problem: BaseException) -> None:
 
 @attrs.define(eq=False)
 class Threads:
-    """As many daemon threads as jobs run at once; they are kept for the next ones."""
+    """As many daemon threads as jobs run at once; they are kept for the next ones until `close`."""
 
-    _jobs: "queue.SimpleQueue[_Job]" = attrs.field(factory=queue.SimpleQueue)
+    _jobs: "queue.SimpleQueue[_Job | None]" = attrs.field(factory=queue.SimpleQueue)
     _idle: int = 0
+    _closed: bool = False
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
     def run(self, call: Callable[[], object]) -> "asyncio.Future[object]":
@@ -71,8 +72,20 @@ class Threads:
         self._jobs.put(_Job(call, contextvars.copy_context(), loop, done))
         return done
 
+    def close(self) -> None:
+        """Let the idle threads end, and the busy ones as soon as their jobs have."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, 0
+        for _ in range(idle):
+            self._jobs.put(None)
+
     def _work(self) -> None:
-        while True:
-            self._jobs.get().run()
+        while (job := self._jobs.get()) is not None:
+            job.run()
+            # What a job holds must not live until the next one comes.
+            del job
             with self._lock:
+                if self._closed:
+                    return
                 self._idle += 1

@@ -7,7 +7,7 @@ the next poll, whichever comes first.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -15,11 +15,13 @@ import attrs
 from structlog.contextvars import bind_contextvars
 
 from squidmesh.domain.commands import NO_OFFERS, Offers
+from squidmesh.domain.state import RunState
 from squidmesh.errors import StoreUnavailableError
 from squidmesh.logs import logger
-from squidmesh.ports.store import ClaimRequest, Claims, ExpiredClaim
+from squidmesh.ports.store import ClaimedAttempt, ClaimRequest, Claims, ExpiredClaim
 from squidmesh.runtime.claims import Claimant, HeldAttempt, held_from
 from squidmesh.runtime.engine import Engine
+from squidmesh.runtime.heart import BEATS_PER_LEASE
 
 SHORTEST_POLL: Final = 0.02
 LONGEST_POLL: Final = 0.5
@@ -49,6 +51,7 @@ class WorkerLoop:
     _marks_at: float | None = attrs.field(default=None, init=False)
     _seen_at: float | None = attrs.field(default=None, init=False)
     _more: bool = attrs.field(default=False, init=False)
+    _taken_up: set[str] = attrs.field(factory=set[str], init=False)
     _stopping: bool = attrs.field(default=False, init=False)
     _promised: int = attrs.field(default=0, init=False)
     _queue_names: frozenset[str] | None = attrs.field(default=None, init=False)
@@ -99,8 +102,8 @@ class WorkerLoop:
 
     @property
     def _free(self) -> int:
-        taken = len(self._running) + self._promised + len(self.engine.bodies.leftovers)
-        return self.concurrency - taken
+        left = sum(owner == self.owner for owner in self.engine.bodies.leftovers.values())
+        return self.concurrency - len(self._running) - self._promised - left
 
     async def _claim_or_none(self) -> Claims | None:
         """Claim, or wait a while if the store is away; it says so once, not each time."""
@@ -109,6 +112,8 @@ class WorkerLoop:
             try:
                 return await self._claim()
             except StoreUnavailableError as problem:
+                if self.engine.is_closed:
+                    raise
                 if not said:
                     log.warning("claim.failed", reason=str(problem))
                     said = True
@@ -118,6 +123,7 @@ class WorkerLoop:
 
     async def _claim(self) -> Claims:
         engine = self.engine
+        engine.check_is_open()
         await self._announce()
         tickets = self._claimant.take(max(self._free, 0))
         claims = await engine.store.claim(
@@ -134,11 +140,13 @@ class WorkerLoop:
         self._claimant.give_back(ticket for ticket in tickets if ticket.claim_id not in used)
         # With tickets left over there was nothing more to have: asking again can wait.
         self._more = bool(used) and len(used) == len(tickets)
-        if claims.expired:
-            self._reclaim(claims.expired)
+        # What could not be reclaimed at once is not tried again with each claim, but in a while.
+        expired = [claim for claim in claims.expired if claim.claim_id not in self._taken_up]
+        if expired:
+            self._reclaim(expired)
         if claims.claimed:
             self._poll = SHORTEST_POLL
-            states = await engine.committer.states.after(claims.claimed)
+            states = await self._states_after(claims.claimed)
             for claimed in claims.claimed:
                 state = states.get(claimed.run_id)
                 if state is not None:
@@ -146,12 +154,29 @@ class WorkerLoop:
                     self._spawn(held_from(state, claimed.entry))
         return claims
 
+    async def _states_after(self, claimed: Sequence[ClaimedAttempt]) -> Mapping[str, RunState]:
+        """The states that know these claims; asked for again while there is time to use them.
+
+        Without them nobody would work on what this worker has claimed until its leases are over.
+        """
+        engine, pause = self.engine, SHORTEST_POLL
+        until = engine.clock.monotonic() + self.lease.total_seconds() / BEATS_PER_LEASE
+        while True:
+            try:
+                return await engine.committer.states.after(claimed)
+            except StoreUnavailableError:
+                if engine.is_closed or engine.clock.monotonic() + pause > until:
+                    raise
+                await engine.clock.sleep(pause)
+                pause *= 2
+
     async def _announce(self) -> None:
         """Say who is here and what it can run, and learn what can be run, every so often."""
         now = self.engine.clock.monotonic()
         if self._marks_at is None or now - self._marks_at >= DEFINITIONS_INTERVAL:
             self._marks = await self.engine.registry.runnable()
             self._marks_at = now
+            self._taken_up.clear()
         if self._seen_at is None or now - self._seen_at >= PRESENCE_INTERVAL:
             await self.engine.store.worker_seen(self.owner, self.queues or (), self._marks)
             self._seen_at = now
@@ -161,6 +186,7 @@ class WorkerLoop:
             self.engine.recovery.reclaim(expired), name="reclaim"
         )
         self._reclaiming.add(task)
+        self._taken_up.update(claim.claim_id for claim in expired)
         task.add_done_callback(self._reclaimed)
 
     def _reclaimed(self, task: "asyncio.Task[object]") -> None:
@@ -178,6 +204,9 @@ class WorkerLoop:
         self._running.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("attempt.abandoned", exc_info=task.exception())
+        elif task.cancelled() and not self._stopping:
+            # We have not cancelled it: the body has cancelled the task that it ran in.
+            log.error("attempt.abandoned", reason="its body has cancelled the worker's task")
         self._wake.set()
 
     async def _work(self, held: HeldAttempt) -> None:

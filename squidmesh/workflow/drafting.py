@@ -19,10 +19,10 @@ from squidmesh.domain.definition import (
 )
 from squidmesh.domain.payload import PayloadContract
 from squidmesh.domain.values import Json
-from squidmesh.workflow.declarations import StepDeclaration, TriggerDeclaration
+from squidmesh.workflow.declarations import Path, Route, StepDeclaration, TriggerDeclaration
 from squidmesh.workflow.draft import Draft
 from squidmesh.workflow.options import Options
-from squidmesh.workflow.routes import draft_transitions
+from squidmesh.workflow.routes import draft_transitions, flat
 from squidmesh.workflow.steps import Bodies, Names, draft_step
 
 _EVERY_MINUTE: Final = "* * * * *"
@@ -35,6 +35,7 @@ def draft_of(workflow: type, *, payload_class: object) -> Draft:
     triggers = _Triggers(payload_class, problems)
     declared = _declared(workflow)
     names = _names(workflow, declared, problems)
+    _find_misplaced(workflow, problems)
     definition = WorkflowDefinition(
         name=_name_of(workflow, problems),
         version=_version_of(workflow, problems),
@@ -90,13 +91,27 @@ def _names(
     return names
 
 
+def _find_misplaced(workflow: type, problems: list[Problem]) -> None:
+    """Object to routes that lie beside ``transitions``, as behind a typing error in that name.
+
+    Without them the steps would wait for nothing and run all at once.
+    """
+    used = {id(one) for one in flat(getattr(workflow, "transitions", ()))}
+    for name, value in vars(workflow).items():
+        routes = [one for one in flat(value) if isinstance(one, Path | Route)]
+        if name != "transitions" and any(id(one) not in used for one in routes):
+            message = "holds what is not among the transitions; is that its name?"
+            problems.append(Problem((name,), "misplaced_transitions", message))
+
+
 def _name_of(workflow: type, problems: list[Problem]) -> str:
     given = vars(workflow).get("name")
     if isinstance(given, str):
         return given
     if given is None and workflow.__module__ == "__main__":
         message = (
-            "a workflow in __main__ needs a name of its own: the module's depends on the caller"
+            "a workflow in __main__ needs a name of its own, because the module's depends on the "
+            f'caller; write name = "{workflow.__name__.lower()}" or the like into the class'
         )
         problems.append(Problem(("name",), "invalid_name", message))
     elif given is not None and not _is_declaration(given):

@@ -12,7 +12,7 @@ from squidmesh.domain.definition import (
     Transition,
 )
 from squidmesh.errors import SquidMeshError
-from squidmesh.workflow.declarations import Complete, Path, Route, When
+from squidmesh.workflow.declarations import Complete, Path, Route, StepDeclaration, When
 from squidmesh.workflow.options import Options
 from squidmesh.workflow.steps import Names, name_of
 
@@ -26,7 +26,7 @@ def draft_transitions(
     """
     drafted: list[Transition] = []
     from_paths: set[tuple[str, str | None]] = set()
-    for item in _flat(declared):
+    for place, item in enumerate(flat(declared)):
         path = ("transitions", len(drafted))
         if isinstance(item, Route):
             drafted.append(_route(item, names, Options({}, path, problems)))
@@ -36,12 +36,17 @@ def draft_transitions(
                     drafted.append(Transition(source=source, on=On.OK, target=target))
                 from_paths.add((source, target))
         else:
-            message = f"is neither a path nor a route but a {type(item).__name__}"
-            problems.append(Problem(path, "unknown_step", message))
+            problems.append(Problem(("transitions", place), "unknown_step", _no_route(item)))
     return tuple(drafted)
 
 
-def _flat(declared: object) -> Iterator[object]:
+def _no_route(item: object) -> str:
+    if isinstance(item, StepDeclaration):
+        return "is a step by itself: write path(first, second, ...)"
+    return f"is neither a path nor a route but a {type(item).__name__}"
+
+
+def flat(declared: object) -> Iterator[object]:
     """One level of several: a path, or tuples and lists of them."""
     if isinstance(declared, tuple | list):
         yield from declared

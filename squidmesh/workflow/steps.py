@@ -33,6 +33,7 @@ Names: TypeAlias = Mapping[object, str]
 """The name of each declaration, by the object itself."""
 
 _UNKNOWN: Final = Body(key="?")
+_LONGEST_SHOWN: Final = 40
 
 
 def draft_step(
@@ -110,6 +111,8 @@ def name_of(step: object, names: Names) -> str:
     """The name that *step* has here; in place of one, words that can be nobody's name."""
     if isinstance(step, StepDeclaration):
         return names.get(step, "a step that this class does not declare")
+    if isinstance(step, str):
+        return f"a str in place of a step, {step[:_LONGEST_SHOWN]!r},"
     return f"a {type(step).__name__} in place of a step"
 
 
