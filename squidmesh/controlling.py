@@ -36,7 +36,7 @@ from squidmesh.errors import (
 )
 from squidmesh.ports.store import KeyRecord
 from squidmesh.runtime.asks import Ask, Settled
-from squidmesh.runtime.bulk import start_together
+from squidmesh.runtime.bulk import check_repetitions, start_together
 from squidmesh.runtime.engine import Engine
 from squidmesh.runtime.registry import RegisteredWorkflow
 from squidmesh.starting import (
@@ -135,10 +135,11 @@ async def start_runs(
         )
         for payload, key in zip(payloads, keys, strict=True)
     ]
+    starts = [(item.command, item.key) for item in prepared]
+    check_repetitions(starts)
     ids: list[str] = []
-    for start in range(0, len(prepared), CHUNK):
-        chunk = prepared[start : start + CHUNK]
-        ids += await start_together(engine.committer, [(item.command, item.key) for item in chunk])
+    for first in range(0, len(starts), CHUNK):
+        ids += await start_together(engine.committer, starts[first : first + CHUNK])
     return ids
 
 

@@ -25,7 +25,7 @@ _HEADLINES: Final = {
     "waiting_for_dependencies": "Waiting for other steps",
     "pending_dispatch": "Waiting for a worker",
     "step_scheduled": "Waiting for a worker",
-    "no_worker_for_workflow": "No worker knows this workflow",
+    "no_worker_for_workflow": "No worker has the code of this workflow",
     "lease_expired": "The worker is gone",
     "paused_for_manual_action": "Paused until resumed",
     "retry_exhausted": "Failed, out of attempts",

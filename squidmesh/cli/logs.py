@@ -34,6 +34,8 @@ def configure(*, as_json: bool, stream: IO[str], level: str, color: bool) -> Non
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    # Two lines for each statement would bury whatever somebody is looking for at DEBUG.
+    logging.getLogger("aiosqlite").setLevel(logging.INFO)
     # The host's steps may log with structlog as it comes; this is the process that configures it.
     structlog.configure(
         processors=[
@@ -59,4 +61,10 @@ def _facts_of_record(
 def _rendering(*, as_json: bool, color: bool) -> list[Processor]:
     if as_json:
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    return [structlog.dev.ConsoleRenderer(colors=color, pad_event_to=20, sort_keys=False)]
+    # With rich installed the default one shows local variables, and in them card numbers and keys.
+    plain = structlog.dev.plain_traceback
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=color, pad_event_to=20, sort_keys=False, exception_formatter=plain
+        )
+    ]

@@ -57,6 +57,15 @@ async def _commit(committer: Committer, starts: Sequence[Start]) -> CommitFailur
     return None
 
 
+def check_repetitions(starts: Sequence[Start]) -> None:
+    """Refuse keys that stand twice among *starts* with different input.
+
+    Raises:
+        IdempotencyConflictError: One does.
+    """
+    _without_repetitions(starts, {})
+
+
 def _without_repetitions(starts: Sequence[Start], ids: dict[str, str]) -> list[Start]:
     """The starts that are their key's first in this call."""
     first: dict[tuple[str, str], Start] = {}

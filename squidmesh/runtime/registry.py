@@ -104,10 +104,7 @@ class Registry:
         self._stored.add(mark)
 
     def body(self, mark: str, step: str, workflow: str) -> BoundBody | None:
-        """Return the function that a step of *workflow* runs here, or None if there is none.
-
-        Workflows that are alike but for their names have one fingerprint, and their own bodies.
-        """
+        """Return the function that a step of *workflow* runs here, or None if there is none."""
         key = (mark, step, workflow)
         if key not in self._bodies:
             self._bodies[key] = self._resolve(mark, step, workflow)

@@ -110,7 +110,7 @@ class WorkerLoop:
         pause, said = SHORTEST_POLL, False
         while not self._stopping:
             try:
-                return await self._claim()
+                return await self._claim(patient=True)
             except StoreUnavailableError as problem:
                 if self.engine.is_closed:
                     raise
@@ -121,7 +121,7 @@ class WorkerLoop:
                 pause = min(pause * 2, 30.0)
         return None
 
-    async def _claim(self) -> Claims:
+    async def _claim(self, *, patient: bool = False) -> Claims:
         engine = self.engine
         engine.check_is_open()
         await self._announce()
@@ -146,7 +146,7 @@ class WorkerLoop:
             self._reclaim(expired)
         if claims.claimed:
             self._poll = SHORTEST_POLL
-            states = await self._states_after(claims.claimed)
+            states = await self._states_after(claims.claimed, patient=patient)
             for claimed in claims.claimed:
                 state = states.get(claimed.run_id)
                 if state is not None:
@@ -154,8 +154,10 @@ class WorkerLoop:
                     self._spawn(held_from(state, claimed.entry))
         return claims
 
-    async def _states_after(self, claimed: Sequence[ClaimedAttempt]) -> Mapping[str, RunState]:
-        """The states that know these claims; asked for again while there is time to use them.
+    async def _states_after(
+        self, claimed: Sequence[ClaimedAttempt], *, patient: bool
+    ) -> Mapping[str, RunState]:
+        """The states that know these claims; a *patient* one asks again while they are of use.
 
         Without them nobody would work on what this worker has claimed until its leases are over.
         """
@@ -165,7 +167,7 @@ class WorkerLoop:
             try:
                 return await engine.committer.states.after(claimed)
             except StoreUnavailableError:
-                if engine.is_closed or engine.clock.monotonic() + pause > until:
+                if not patient or engine.is_closed or engine.clock.monotonic() + pause > until:
                     raise
                 await engine.clock.sleep(pause)
                 pause *= 2

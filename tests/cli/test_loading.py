@@ -54,10 +54,11 @@ def test_an_attribute_is_one_workflow_or_a_sequence_or_a_module_of_them(write: W
     ("app", "code", "said"),
     [
         ("nowhere_at_all:workflows", "app_module_not_found", "no module nowhere_at_all"),
+        ("shop_c.py:One", "app_module_not_found", "Name it without .py."),
         ("shop_c:missing", "app_attribute_not_found", "Workflows there: One"),
         ("shop_c:number", "app_not_a_workflow", "it is of type int"),
         ("shop_c:mixed", "app_not_a_workflow", "one in it is of type str"),
-        ("shop_c:nothing", "app_not_a_workflow", "it is of type list"),
+        ("shop_c:nothing", "app_not_a_workflow", "shop_c:nothing is empty"),
         ("shop_c:Path", "app_not_a_workflow", "it is the class Path"),
         (":workflows", "app_format", "MODULE:WORKFLOWS"),
         (".", "app_format", "MODULE:WORKFLOWS"),

@@ -82,7 +82,7 @@ def test_a_run_that_nobody_can_work_on_names_the_worker_it_needs(shop: Shop) -> 
 
     reply = shop.ask("runs", "explain", run_id)
 
-    assert reply.first_line.startswith("No worker knows this workflow  ·  selling / find")
+    assert reply.first_line.startswith("No worker has the code of this workflow  ·  selling / find")
     assert "squidmesh worker --app MODULE:WORKFLOWS" in reply.out
 
 

@@ -145,7 +145,7 @@ def claim(connection: sqlite3.Connection, request: ClaimRequest, now: datetime) 
         at=now,
         claimed=tuple(claimed),
         expired=tuple(_expired(row) for row in expired),
-        next_visible_at=_next_visible_at(connection, pairs),
+        next_visible_at=_next_visible_at(connection, pairs, at),
     )
 
 
@@ -192,8 +192,11 @@ def _due_in(
         below = bottom
 
 
-def _next_visible_at(connection: sqlite3.Connection, pairs: Pairs) -> datetime | None:
-    """When the first attempt of those that are left is due, be it long ago."""
+def _next_visible_at(connection: sqlite3.Connection, pairs: Pairs, now: str) -> datetime | None:
+    """When the first attempt of those that are left is due; one that is due *now* is early enough.
+
+    A backlog in which each run has a priority of its own must not be walked to its end.
+    """
     earliest: list[str] = []
     for queue, definition in pairs:
         below = _HIGHEST
@@ -201,6 +204,8 @@ def _next_visible_at(connection: sqlite3.Connection, pairs: Pairs) -> datetime |
             row = connection.execute(WAITING, (queue, definition, below, 1)).fetchone()
             if row is None:
                 break
+            if row[1] <= now:
+                return moment(row[1])
             earliest.append(row[1])
             below = row[0] - 1
     return moment(min(earliest)) if earliest else None

@@ -5,6 +5,7 @@ What several changes of a batch do to one row is written once, as the last of th
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import Final
 
 from squidmesh.adapters.sqlite.bulk import Row, Statement
@@ -245,15 +246,24 @@ def _write_runs(connection: sqlite3.Connection, changes: Sequence[RunChange], fa
 
 
 def _steps(changes: Sequence[RunChange]) -> list[Row]:
-    """The rows of steps; a step's position is how many stood before it when it first appeared.
-
-    New steps are the last of a state, so it follows from how many there are in all.
-    """
+    """The rows of steps; a step's position is how many stood before it when it first appeared."""
     rows: dict[tuple[str, str, int], Row] = {}
     for change in changes:
-        first = len(change.state.steps) - len(change.steps)
-        for position, step in enumerate(change.steps, first):
+        positions = _positions(change)
+        for step in change.steps:
             key = (change.run_id, step.step, step.visit)
             known = rows.get(key)
-            rows[key] = step_row(change.run_id, step, position if known is None else known[3])
+            position = positions.get(step.step, 0) if known is None else known[3]
+            rows[key] = step_row(change.run_id, step, position)
     return list(rows.values())
+
+
+def _positions(change: RunChange) -> dict[str, int]:
+    """The positions of the steps at the end of the state: that is where new ones stand.
+
+    Other steps have their rows, and with them their positions, already.
+    """
+    changed = {step.step for step in change.steps}
+    last = len(change.state.steps) - 1
+    behind = takewhile(changed.__contains__, reversed(list(change.state.steps)))
+    return {step: last - index for index, step in enumerate(behind)}
