@@ -61,7 +61,8 @@ class StepContext:
     def heartbeat(self) -> Awaitable[None]:
         """Prolong the lease now and learn whether the run is being cancelled; await it.
 
-        The worker does this by itself, so a body needs it only to hear of a cancel sooner.
+        The worker does this by itself, so a body needs it only to hear of a cancel sooner. A store
+        that does not answer is no reason for a body to fail: the worker beats again.
 
         Raises:
             ClaimLostError: Somebody else holds the attempt, or nobody does any more.

@@ -41,7 +41,7 @@ def read_cursor(cursor: object, query: RunQuery) -> tuple[datetime, str]:
         case [int(version), str(started_at), str(run_id), str(filters)] if version == _VERSION:
             if filters != _filters(query):
                 raise _refusal("it comes from a list with other filters")
-            return datetime.fromisoformat(started_at), run_id
+            return _read_instant(started_at), run_id
         case _:
             raise _refusal("it is not one that list_runs() gave")
 
@@ -57,6 +57,13 @@ def _opened(cursor: object) -> Json:
         return decode(body.decode()) if check == _check(body) else None
     except (binascii.Error, UnicodeDecodeError, DecodeProblem):
         return None
+
+
+def _read_instant(started_at: str) -> datetime:
+    try:
+        return datetime.fromisoformat(started_at)
+    except ValueError:
+        raise _refusal("it is not one that list_runs() gave") from None
 
 
 def _refusal(reason: str) -> InvalidOptionError:

@@ -177,8 +177,10 @@ def prepare_activation(
     identity = identity_of(workflow.name, trigger.name, activation)
     key = None
     if trigger.idempotency is not None and identity is not None:
-        scope, name = start_scope(workflow.name, trigger.name), f"schedule:{identity}"
-        key = KeyRecord(scope=scope, key=name, run_id=run_id, command="start", digest="schedule")
+        scope = f"schedule:{workflow.name}:{trigger.name}"
+        key = KeyRecord(
+            scope=scope, key=identity, run_id=run_id, command="start", digest="schedule"
+        )
     return PreparedStart(
         command=StartRun(
             run_id=run_id,

@@ -47,7 +47,10 @@ class Worker:
         self._stopped = False
 
     async def run(self) -> None:
-        """Work until cancelled, or until `stop` was called and what is held has been reported."""
+        """Work until cancelled, or until `stop` was called and what is held has been reported.
+
+        A cancel is like a kill: what is held counts as lost when its leases are over.
+        """
         engine = await self._mesh.engine()
         if self._stopped:
             return
