@@ -24,7 +24,7 @@ from squidmesh.system import SystemClock
 from tests.crash.victim import ENDINGS, Effect, open_mesh, read_effects
 
 KILLS: Final = 50
-RUNS_PER_ROUND: Final = 4
+RUNS_PER_ROUND: Final = 12
 """Of each of the three workflows; enough that work is left when the kill comes."""
 
 AT_MOST: Final = 90.0
@@ -86,7 +86,7 @@ def kill_at_a_random_moment(place: Place, chance: random.Random) -> None:
             assert victim.stdout is not None
             victim.stdout.readline()
             until(lambda: place.size > before, within=10)
-            moment = time.monotonic() + chance.uniform(0.0, 0.12)
+            moment = time.monotonic() + chance.uniform(0.0, 0.08)
         until(lambda: time.monotonic() >= moment, within=5)
         victim.kill()
 
