@@ -2,8 +2,9 @@
 
 Nothing here knows a Python function: a body is named by its *key* and described by its
 parameters. The same value comes from a class body, from a plain dictionary or from the copy
-that the store keeps for every run, and all three behave alike. The module is a little long because the whole of
-what can be declared stands in it.
+that the store keeps for every run, and all three behave alike.
+
+The module is a little long because the whole of what can be declared stands in it.
 """
 
 import enum
