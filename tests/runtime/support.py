@@ -85,8 +85,14 @@ async def ended(mesh: SquidMesh, made: AnyWorkflow, payload: object = None, **op
 async def until(condition: Callable[[], bool]) -> None:
     """Let others run until *condition* holds; for at most `PATIENCE` seconds."""
     async with asyncio.timeout(PATIENCE):
+        await turns(200)
         while not condition():
-            await turns(1)
+            await a_moment()
+
+
+async def a_moment() -> None:
+    """Let the threads have a moment too: a loop that only yields keeps the interpreter busy."""
+    await asyncio.sleep(0.002)  # noqa: TID251  a poll with a deadline, and not a wait for time
 
 
 async def turns(count: int = 50) -> None:

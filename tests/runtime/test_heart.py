@@ -28,6 +28,7 @@ from tests.runtime.support import (
     Door,
     Gate,
     ShakyStore,
+    a_moment,
     attempts_of,
     ended,
     error_of,
@@ -425,7 +426,7 @@ async def test_a_thread_that_failed_once_beats_again(composed: OpenMesh) -> None
     beaten = await step_lease(mesh, run.id)
     async with asyncio.timeout(PATIENCE):
         while await step_lease(mesh, run.id) == beaten:
-            await turns(1)
+            await a_moment()
 
     door.open()
     await working

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from squidmesh.runtime.threads import Threads
-from tests.runtime.support import PATIENCE, Door, turns, until
+from tests.runtime.support import PATIENCE, Door, a_moment, turns, until
 
 pytestmark = pytest.mark.anyio
 
@@ -26,7 +26,7 @@ async def test_a_thread_is_kept_for_the_next_call() -> None:
     first = await threads.run(threading.get_ident)
     async with asyncio.timeout(PATIENCE):
         while not threads._idle:
-            await turns(1)
+            await a_moment()
     second = await threads.run(threading.get_ident)
 
     assert first == second
