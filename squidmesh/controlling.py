@@ -124,13 +124,14 @@ async def start_runs(
     keys = [None] * len(payloads) if idempotency_keys is None else list(idempotency_keys)
     if len(keys) != len(payloads):
         raise InvalidOptionError("idempotency_keys", "There is one key, or None, per payload.")
+    plain = StartOptions(queue=queue).checked()
     prepared = [
         prepare_start(
             workflow,
             chosen,
             payload,
             run_id=engine.ids.run_id(),
-            options=StartOptions(queue=queue, idempotency_key=key).checked(),
+            options=plain if key is None else attrs.evolve(plain, idempotency_key=key).checked(),
             most_bytes=most_bytes,
         )
         for payload, key in zip(payloads, keys, strict=True)

@@ -55,6 +55,8 @@ class Dispatcher:
 
     def settled(self, commits: Sequence[Settled]) -> None:
         """Nudge for everything that these commits scheduled."""
+        if self.executor is None and not self.listeners:
+            return
         scheduled: list[tuple[RunState, AttemptState]] = []
         for commit in commits:
             for entry in commit.entries:

@@ -176,7 +176,9 @@ class Engine:
     def settled(self, commits: Sequence[Settled]) -> None:
         """Tell bodies of this process at once that their run is being cancelled."""
         for commit in commits:
-            if any(isinstance(entry, CancelRequested) for entry in commit.entries):
+            if commit.state.cancelling and any(
+                isinstance(entry, CancelRequested) for entry in commit.entries
+            ):
                 self.heart.tell_cancelled(commit.state.run_id)
 
     def successors(self, state: RunState, step: str) -> int:

@@ -45,7 +45,8 @@ _TOO_LATE: Final = frozenset({AnomalyKind.STALE_CLAIM, AnomalyKind.EXPIRED_CLAIM
 
 log = logger("run")
 # What it says is stored as well: where nobody has configured logging it need not be on stderr.
-logging.getLogger("squidmesh.run").addHandler(logging.NullHandler())
+_host = logging.getLogger("squidmesh.run")
+_host.addHandler(logging.NullHandler())
 trouble = logger("telemetry")
 
 
@@ -74,15 +75,17 @@ class Telemetry:
 
     def settled(self, commits: Sequence[Settled]) -> None:
         """Tell what a group of commits changed."""
-        tells_log = log.isEnabledFor(logging.WARNING)
-        if not self.sinks and not tells_log:
+        warns, informs = _host.isEnabledFor(logging.WARNING), _host.isEnabledFor(logging.INFO)
+        if not self.sinks and not warns:
             return
         for commit in commits:
             if self.sinks:
                 for event in _events(commit):
                     self._tell(event)
-            if tells_log:
-                _log(commit)
+            if warns:
+                _warn(commit)
+            if informs:
+                _inform(commit)
 
     def claimed(self, state: RunState, entry: AttemptClaimed) -> None:
         """Tell that a worker began an attempt which it had claimed from the store."""
@@ -281,9 +284,9 @@ def _retries(commit: Settled) -> Iterator[Event]:
             )
 
 
-def _log(commit: Settled) -> None:
-    """One line per change of a run's status, and one per failed or lost attempt."""
-    before, state = commit.before, commit.state
+def _warn(commit: Settled) -> None:
+    """One line per failed or lost attempt."""
+    state = commit.state
     for entry in _worth_a_line(commit.entries):
         error = entry.error.code if entry.error is not None else None
         kind = {"type": entry.error.type} if entry.error is not None and entry.error.type else {}
@@ -297,8 +300,11 @@ def _log(commit: Settled) -> None:
             **kind,
             then=entry.then.value,
         )
-    if not log.isEnabledFor(logging.INFO):
-        return
+
+
+def _inform(commit: Settled) -> None:
+    """One line per change of a run's status."""
+    before, state = commit.before, commit.state
     if before.started is None:
         log.info("run.started", run_id=state.run_id, workflow=state.facts.workflow)
     elif before.status is not state.status:
@@ -317,5 +323,5 @@ def _log_transition(before: RunStatus, state: RunState) -> None:
 
 def _worth_a_line(entries: Iterable[Entry]) -> Iterator[AttemptFailed | AttemptLost]:
     for entry in entries:
-        if isinstance(entry, AttemptFailed | AttemptLost):
+        if isinstance(entry, (AttemptFailed, AttemptLost)):
             yield entry
