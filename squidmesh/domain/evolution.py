@@ -67,21 +67,26 @@ def rebuild(run_id: str, entries: Iterable[Entry]) -> RunState:
 
 
 def evolve(state: RunState, entry: Entry) -> RunState:  # noqa: C901, PLR0912
-    """Fold one entry; total over the vocabulary, and blind to anything but its arguments."""
+    """Fold one entry; total over the vocabulary, and blind to anything but its arguments.
+
+    What every step brings stands first: cases are tried in order.
+    """
     changed = state
     match entry:
-        case RunStarted():
-            changed = _started(state, entry)
-        case AttemptScheduled():
-            changed = _scheduled(state, entry)
-        case AttemptClaimed():
-            changed = _claimed(state, entry)
-        case AttemptDeferred():
-            changed = _deferred(state, entry)
         case AttemptCompleted():
             changed = _completed(state, entry)
         case RunnableApplied():
             changed = _applied(state, entry)
+        case RunnablesPlanned() | RunIndexed() | AttemptHeartbeat() | LiveWakeupEmitted():
+            pass
+        case AttemptScheduled():
+            changed = _scheduled(state, entry)
+        case AttemptClaimed():
+            changed = _claimed(state, entry)
+        case RunStarted():
+            changed = _started(state, entry)
+        case AttemptDeferred():
+            changed = _deferred(state, entry)
         case AttemptFailed():
             changed = _failed(state, entry)
         case AttemptLost():
@@ -103,8 +108,6 @@ def evolve(state: RunState, entry: Entry) -> RunState:  # noqa: C901, PLR0912
             return replace(replayed, revision=state.revision + 1)
         case RunTerminal():
             changed = _terminal(state, entry)
-        case RunnablesPlanned() | RunIndexed() | AttemptHeartbeat() | LiveWakeupEmitted():
-            pass
     if changed is state:
         return replace(state, revision=state.revision + 1, updated_at=entry.at)
     return amend(
