@@ -99,7 +99,7 @@ class Engine:
             definition=definition,
             state=held.state,
             context=context,
-            body=self.registry.body(mark, step, context.workflow),
+            body=self.registry.body(mark, step),
         )
         if spec is None or isinstance(spec.kind, Action):
             self.heart.hold(held.to_keep(), context)

@@ -47,8 +47,8 @@ class Registry:
     store: RunStore
     by_name: dict[str, RegisteredWorkflow] = attrs.field(factory=dict[str, RegisteredWorkflow])
     _definitions: dict[str, WorkflowDefinition] = attrs.field(factory=dict[str, WorkflowDefinition])
-    _bodies: dict[tuple[str, str, str], BoundBody | None] = attrs.field(
-        factory=dict[tuple[str, str, str], BoundBody | None]
+    _bodies: dict[tuple[str, str], BoundBody | None] = attrs.field(
+        factory=dict[tuple[str, str], BoundBody | None]
     )
     _stored: set[str] = attrs.field(factory=set[str])
 
@@ -103,17 +103,17 @@ class Registry:
         """Note that the store has a definition."""
         self._stored.add(mark)
 
-    def body(self, mark: str, step: str, workflow: str) -> BoundBody | None:
-        """Return the function that a step of *workflow* runs here, or None if there is none."""
-        key = (mark, step, workflow)
+    def body(self, mark: str, step: str) -> BoundBody | None:
+        """Return the function that a step runs in this process, or None if there is none."""
+        key = (mark, step)
         if key not in self._bodies:
-            self._bodies[key] = self._resolve(mark, step, workflow)
+            self._bodies[key] = self._resolve(mark, step)
         return self._bodies[key]
 
-    def _resolve(self, mark: str, step: str, workflow: str) -> BoundBody | None:
+    def _resolve(self, mark: str, step: str) -> BoundBody | None:
         definition = self._definitions[mark]
         wanted = _body_of(definition, step)
-        current = self.by_name.get(workflow) or self.by_name.get(definition.name)
+        current = self.by_name.get(definition.name)
         if wanted is None or current is None:
             return None
         function = current.bodies.get(step) or _by_key(current, wanted.key)
@@ -134,10 +134,7 @@ class Registry:
         definition = self._definitions.get(mark)
         if definition is None or definition.name not in self.by_name:
             return False
-        return all(
-            self.body(mark, name, definition.name) is not None
-            for name in _bodies_of(definition.steps)
-        )
+        return all(self.body(mark, name) is not None for name in _bodies_of(definition.steps))
 
 
 def _by_key(workflow: RegisteredWorkflow, key: str) -> Callable[..., object] | None:

@@ -5,11 +5,8 @@ import contextvars
 import queue
 import threading
 from collections.abc import Callable
-from typing import TypeVar
 
 import attrs
-
-T = TypeVar("T")
 
 
 @attrs.frozen(eq=False)
