@@ -475,13 +475,13 @@ class SquidMesh:
         return await engine.store.migrate()
 
     @staticmethod
-    def migration_sql(url: str) -> str:
+    def migration_sql(url: str, **store_options: object) -> str:
         """Return the statements that `migrate` runs on an empty database; opens nothing.
 
         Raises:
             InvalidOptionError: The URL names no store.
         """
-        return migration_sql(url)
+        return migration_sql(url, store_options)
 
     async def run_until_idle(self, *, timeout: timedelta | None = None) -> None:
         """Work until nothing is due now and nothing runs; timers are not waited for.

@@ -1,6 +1,7 @@
 """The one place that knows which adapter belongs to which URL."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -12,7 +13,8 @@ from squidmesh.ports.clock import Clock
 if TYPE_CHECKING:
     from squidmesh.runtime.engine import Storage
 
-SCHEMES = ("memory://", "sqlite:///path.db")
+SCHEMES = ("memory://", "sqlite:///path.db", "postgresql://user@host/database")
+_POSTGRES = ("postgres", "postgresql", "postgresql+psycopg")
 
 
 @attrs.frozen
@@ -35,6 +37,10 @@ async def open_store(url: str, clock: Clock, options: Mapping[str, object]) -> "
         StoreUnavailableError: The store cannot be opened.
     """
     scheme = check_url(url)
+    if scheme == "postgresql":
+        from squidmesh.adapters.postgres import PostgresStore, options_from
+
+        return await PostgresStore.open(url, clock=clock, options=options_from(options))
     if options:
         unknown = ", ".join(sorted(options))
         raise InvalidOptionError(unknown, f"A {scheme} store has no option {unknown}.")
@@ -47,14 +53,19 @@ async def open_store(url: str, clock: Clock, options: Mapping[str, object]) -> "
     return await SQLiteStore.open(path_of(url), clock=clock)
 
 
-def migration_sql(url: str) -> str:
+def migration_sql(url: str, options: Mapping[str, object]) -> str:
     """Return the statements that make the tables of the store that *url* names; opens nothing.
 
     Raises:
-        InvalidOptionError: The URL names no store.
+        InvalidOptionError: The URL names no store, or the store has no such option.
     """
-    if check_url(url) == "memory":
+    scheme = check_url(url)
+    if scheme == "memory":
         return ""
+    if scheme == "postgresql":
+        from squidmesh.adapters.postgres import migration_sql, options_from
+
+        return migration_sql(options_from(options))
     from squidmesh.adapters.sqlite import schema
 
     return schema.sql()
@@ -69,10 +80,12 @@ def check_url(url: object) -> str:
     if not isinstance(url, str):
         raise InvalidOptionError("url", "A store URL is a text, such as sqlite:///app.db.")
     scheme = url.partition("://")[0].lower() if "://" in url else ""
-    if scheme in ("postgres", "postgresql", "postgresql+psycopg"):
-        raise InvalidOptionError(
-            "url", "Postgres comes with a later release; use sqlite:///app.db.", code="not_yet"
-        )
+    if scheme in _POSTGRES:
+        if find_spec("psycopg") is None or find_spec("psycopg_pool") is None:
+            raise InvalidOptionError(
+                "url", "Postgres needs psycopg: pip install 'squidmesh[postgres]'."
+            )
+        return "postgresql"
     if scheme not in ("memory", "sqlite"):
         known = " or ".join(SCHEMES)
         raise InvalidOptionError("url", f"A store URL looks like {known}; this one does not.")

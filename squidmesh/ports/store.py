@@ -141,7 +141,14 @@ class RunTaken:
     run_id: str
 
 
-CommitFailure: TypeAlias = RevisionConflict | GuardFailed | KeyTaken | RunTaken
+@attrs.frozen(kw_only=True)
+class RunHeld:
+    """A transaction of somebody else holds the run at this moment; nothing is known to be wrong."""
+
+    run_id: str
+
+
+CommitFailure: TypeAlias = RevisionConflict | GuardFailed | KeyTaken | RunTaken | RunHeld
 
 
 @attrs.frozen(kw_only=True)
@@ -296,6 +303,8 @@ class Store(Protocol):
            the run's existence.
         7. A newly claimed attempt's ``lease_until`` is the store's time plus its lease.
         8. Changes of one batch see those before them: two changes of one run may follow another.
+        9. A run whose row an open transaction of somebody else holds is not waited for: its change
+           is RunHeld, and the others are committed.
         """
 
     @abstractmethod

@@ -48,7 +48,8 @@ class Ask:
 
     *spawn* makes the command that starts another run in the same transaction, from the state that
     this one was decided on: all of it happens or nothing. *reloads* asks for a decision on the
-    store's state and not on the one that is known here.
+    store's state and not on the one that is known here. *holds* counts how often the run was held
+    by somebody else's transaction, and *held_for* sums up how many seconds were waited for that.
     """
 
     run_id: str
@@ -57,6 +58,8 @@ class Ask:
     spawn: Callable[[RunState], StartRun] | None = None
     tries: int = 0
     reloads: bool = False
+    holds: int = 0
+    held_for: float = 0.0
     answer: "asyncio.Future[Answer]" = attrs.field(
         factory=lambda: asyncio.get_running_loop().create_future()
     )

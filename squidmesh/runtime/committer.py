@@ -29,7 +29,12 @@ from squidmesh.domain.decide import decide
 from squidmesh.domain.definition import WorkflowDefinition
 from squidmesh.domain.dispatch import Anomaly
 from squidmesh.domain.state import RunState
-from squidmesh.errors import JournalCorruptError, RunNotFoundError, StoreConflictError
+from squidmesh.errors import (
+    JournalCorruptError,
+    RunNotFoundError,
+    StoreConflictError,
+    StoreUnavailableError,
+)
 from squidmesh.logs import logger
 from squidmesh.ports.store import (
     Change,
@@ -39,6 +44,7 @@ from squidmesh.ports.store import (
     KeyTaken,
     RevisionConflict,
     RunChange,
+    RunHeld,
     RunTaken,
     Store,
 )
@@ -61,6 +67,10 @@ from squidmesh.runtime.store_time import StoreTime
 
 MOST_IN_ONE_COMMIT: Final = 512
 MOST_TRIES: Final = 100
+HELD_PAUSE: Final = 0.005
+LONGEST_HELD_PAUSE: Final = 0.25
+LONGEST_HELD: Final = 30.0
+"""How many seconds somebody else's transaction may hold a run before those who wait hear of it."""
 
 log = logger("committer")
 
@@ -79,6 +89,7 @@ class Committer:
     _waiting: list[Ask] = attrs.field(factory=list[Ask])
     _wake: asyncio.Event = attrs.field(factory=asyncio.Event)
     _task: "asyncio.Task[None] | None" = None
+    _held: "set[asyncio.Task[None]]" = attrs.field(factory=set)
     _closing: bool = False
 
     async def submit(
@@ -111,6 +122,8 @@ class Committer:
     async def close(self) -> None:
         """Commit what is queued, then stop."""
         if self._task is not None:
+            while self._held:
+                await asyncio.gather(*self._held)
             self._closing = True
             self._wake.set()
             await asyncio.shield(self._task)
@@ -324,7 +337,30 @@ class Committer:
                     if ask.reloads:
                         self._refused(ask, refusal_of(failure), run.base)
                     ask.reloads = True
+            case RunHeld(run_id=run_id):
+                # Others go on; whoever holds the run may well be changing it.
+                self.states.forget(run_id)
+                self._later([ask for ask in asks if not ask.answer.done()])
+                return
         self._again([ask for ask in asks if not ask.answer.done()])
+
+    def _later(self, asks: Sequence[Ask]) -> None:
+        """Queue *asks* again in a moment, less and less often, and not for ever."""
+        for ask in asks:
+            pause = min(HELD_PAUSE * 2**ask.holds, LONGEST_HELD_PAUSE)
+            ask.holds += 1
+            ask.held_for += pause
+            if ask.held_for > LONGEST_HELD:
+                reason = f"another transaction has held the run for over {LONGEST_HELD:g} seconds"
+                ask.fail(StoreUnavailableError(reason))
+            else:
+                waiting = asyncio.get_running_loop().create_task(self._queue_in(pause, ask))
+                self._held.add(waiting)
+                waiting.add_done_callback(self._held.discard)
+
+    async def _queue_in(self, seconds: float, ask: Ask) -> None:
+        await self.time.clock.sleep(seconds)
+        self.queue((ask,))
 
     def _again(self, asks: Sequence[Ask]) -> None:
         for ask in asks:

@@ -7,11 +7,18 @@ from typing import Final
 
 from returns.result import Failure, Result, Success
 
-from squidmesh.adapters.sqlite.facts import Behind, Facts, Objection, Unguarded, read_facts
+from squidmesh.adapters.sqlite.facts import read_facts
 from squidmesh.adapters.sqlite.reading import read_journal
 from squidmesh.adapters.sqlite.writing import write
-from squidmesh.domain.dispatch import holder_of
 from squidmesh.errors import JournalCorruptError
+from squidmesh.judging import (
+    Behind,
+    Refused,
+    Unguarded,
+    holder_before,
+    judge,
+    unseen_entries,
+)
 from squidmesh.ports.store import (
     Change,
     CommitFailure,
@@ -37,50 +44,28 @@ limit 1
 def commit(connection: sqlite3.Connection, changes: Sequence[Change], now: datetime) -> Committed:
     """Commit those of *changes* that nothing stands in the way of."""
     facts = read_facts(connection, [run for change in changes for run in change.runs], now)
-    passed: list[RunChange] = []
-    results: list[Result[None, CommitFailure]] = []
-    for change in changes:
-        # What is included cannot be taken out again: with several runs it takes a draft.
-        draft = facts if len(change.runs) == 1 else facts.draft()
-        objection = _include(draft, change)
-        if objection is None:
-            facts = draft
-            passed += change.runs
-            results.append(_WRITTEN)
-        else:
-            results.append(Failure(_failure(connection, objection, passed)))
+    passed, verdicts = judge(facts, changes)
+    results: list[Result[None, CommitFailure]] = [
+        _WRITTEN if refused is None else Failure(_failure(connection, refused))
+        for refused in verdicts
+    ]
     write(connection, passed, facts)
     return Committed(at=now, results=tuple(results))
 
 
-def _include(facts: Facts, change: Change) -> Objection | None:
-    """Include the runs of *change* in *facts*, up to the first to which there is an objection."""
-    for run in change.runs:
-        objection = facts.objection_to(run)
-        if objection is not None:
-            return objection
-        facts.include(run)
-    return None
-
-
-def _failure(
-    connection: sqlite3.Connection, objection: Objection, passed: Sequence[RunChange]
-) -> CommitFailure:
-    """Say what its author should know; changes of the batch that have *passed* count."""
-    match objection:
-        case KeyTaken() | RunTaken():
+def _failure(connection: sqlite3.Connection, refused: Refused) -> CommitFailure:
+    """Say what its author should know; changes of the batch that passed before it count."""
+    match refused.objection:
+        case KeyTaken() | RunTaken() as objection:
             return objection
         case Unguarded(run_id=run_id, guard=guard):
-            before = [change for change in passed if change.run_id == run_id]
             step = guard.attempt.step
-            if before and step in before[-1].state.steps:
-                holder = holder_of(before[-1].state, step)
-            else:
+            is_known, holder = holder_before(refused.before, step)
+            if not is_known:
                 holder = _holder(connection, run_id, step)
             return GuardFailed(run_id=run_id, guard=guard, holder=holder)
-        case Behind(run_id=run_id):
-            before = [change for change in passed if change.run_id == run_id]
-            return conflict(connection, objection, before)
+        case Behind() as objection:
+            return conflict(connection, objection, refused.before)
 
 
 def _holder(connection: sqlite3.Connection, run_id: str, step: str) -> str | None:
@@ -101,10 +86,6 @@ def conflict(
         rows = read_journal(connection, behind.run_id, after=behind.expected)
     except JournalCorruptError:
         return RevisionConflict(run_id=behind.run_id, unseen=())
-    unseen = (
-        entry
-        for row in (*rows, *(row for change in unwritten for row in change.journal))
-        for revision, entry in enumerate(row.entries, row.revision - len(row.entries) + 1)
-        if revision > behind.expected
-    )
-    return RevisionConflict(run_id=behind.run_id, unseen=tuple(unseen))
+    later = [row for change in unwritten for row in change.journal]
+    unseen = unseen_entries((*rows, *later), behind.expected)
+    return RevisionConflict(run_id=behind.run_id, unseen=unseen)

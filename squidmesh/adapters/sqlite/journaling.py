@@ -7,12 +7,12 @@ from returns.result import Failure, Result, Success
 
 from squidmesh.adapters.sqlite.bulk import Row
 from squidmesh.adapters.sqlite.commits import conflict
-from squidmesh.adapters.sqlite.facts import Behind
 from squidmesh.adapters.sqlite.reading import load
 from squidmesh.adapters.sqlite.rows import JSON_TEXT, entries_row
 from squidmesh.adapters.sqlite.writing import ENTRIES, write_receipts
 from squidmesh.domain.evolution import evolve
 from squidmesh.domain.state import RunState
+from squidmesh.judging import Behind
 from squidmesh.ports.store import JournalRow, RevisionConflict
 from squidmesh.records import FORMAT, RecordProblem, instant, record_to_text, text_to_record
 

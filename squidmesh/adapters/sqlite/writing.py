@@ -5,11 +5,11 @@ What several changes of a batch do to one row is written once, as the last of th
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from itertools import takewhile
 from typing import Final
 
 from squidmesh.adapters.sqlite.bulk import Row, Statement
-from squidmesh.adapters.sqlite.facts import Facts
 from squidmesh.adapters.sqlite.rows import (
     attempt_row,
     entries_row,
@@ -19,9 +19,10 @@ from squidmesh.adapters.sqlite.rows import (
     turned_row,
 )
 from squidmesh.domain.entries import Entry
-from squidmesh.domain.state import RunState
+from squidmesh.domain.state import AttemptState, RunState
+from squidmesh.judging import Facts, lease_until
 from squidmesh.ports.store import RunChange
-from squidmesh.records import FORMAT
+from squidmesh.records import FORMAT, instant
 
 _START: Final = Statement(
     """
@@ -181,7 +182,7 @@ def write(connection: sqlite3.Connection, changes: Sequence[RunChange], facts: F
     _STEPS.run(connection, _steps(changes))
     attempts = {
         (change.run_id, attempt.step, attempt.visit, attempt.number): attempt_row(
-            change.run_id, change.state.facts, attempt, facts.lease_until(attempt)
+            change.run_id, change.state.facts, attempt, _until(attempt, facts.at)
         )
         for change in changes
         for attempt in change.attempts
@@ -191,6 +192,11 @@ def write(connection: sqlite3.Connection, changes: Sequence[RunChange], facts: F
         connection,
         [entries_row(change.run_id, row) for change in changes for row in change.journal],
     )
+
+
+def _until(attempt: AttemptState, at: datetime) -> str | None:
+    until = lease_until(attempt, at)
+    return None if until is None else instant(until)
 
 
 def _write_once(connection: sqlite3.Connection, changes: Sequence[RunChange], facts: Facts) -> None:

@@ -1,0 +1,40 @@
+"""Leases that are prolonged from a thread of their own, over a connection of its own."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import psycopg
+
+from squidmesh.adapters.postgres.accidents import accidents
+from squidmesh.adapters.postgres.beating import beat
+from squidmesh.adapters.postgres.connection import Database
+from squidmesh.errors import StoreUnavailableError
+from squidmesh.ports.store import BeatReport, Heartbeats, HeldClaim
+
+
+@attrs.define(eq=False)
+class PostgresHeartbeats(Heartbeats):
+    """Heartbeats over a connection that belongs to the thread that opened it."""
+
+    _database: Database
+    _connection: "psycopg.Connection[Any] | None"
+
+    @classmethod
+    def open(cls, database: Database) -> "PostgresHeartbeats":
+        """Connect in the calling thread."""
+        database.check_is_open()
+        with accidents(database.password):
+            return cls(database, database.connect_here())
+
+    def beat(self, claims: Sequence[HeldClaim]) -> BeatReport:
+        if self._connection is None:
+            raise StoreUnavailableError("the heartbeats were closed")
+        self._database.check_is_open()
+        with accidents(self._database.password):
+            return self._database.drive_here(self._connection, beat(claims, self._database.now))
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,82 @@
+"""The journal beside commits: what is only noted, and checkpoints."""
+
+from typing import Final
+
+from returns.result import Failure, Result, Success
+
+from squidmesh.adapters.postgres.commits import commit_plain, conflict
+from squidmesh.adapters.postgres.reading import load
+from squidmesh.adapters.postgres.rows import JSON_TEXT
+from squidmesh.adapters.postgres.statements import Query, Row, Steps
+from squidmesh.domain.evolution import evolve
+from squidmesh.domain.inspection import current_step
+from squidmesh.domain.state import RunState
+from squidmesh.judging import Behind
+from squidmesh.ports.store import Change, JournalRow, RevisionConflict, RunChange
+from squidmesh.records import FORMAT, RecordProblem, record_to_text, text_to_record
+
+_SAVE_CHECKPOINT: Final = """
+insert into {schema}.checkpoints (run_id, revision, format, data)
+values ($1::uuid, $2::integer, $3::smallint, $4::text)
+on conflict (run_id) do update
+set revision = excluded.revision,
+    format = excluded.format,
+    data = excluded.data,
+    encoding = excluded.encoding
+"""
+
+_CHECKPOINT: Final = """
+select checkpoints.format, checkpoints.data, checkpoints.encoding, runs.revision
+from {schema}.checkpoints
+join {schema}.runs using (run_id)
+where run_id = $1::uuid
+"""
+
+
+def append(
+    run_id: str, expected: int, row: JournalRow, now: str | None
+) -> Steps[Result[None, RevisionConflict]]:
+    """Append *row* behind revision *expected*, if that is where the run stands."""
+    _, states = yield from load([run_id], now)
+    state = states.get(run_id)
+    if state is None or state.revision != expected:
+        return Failure((yield from conflict(Behind(run_id, expected))))
+    for entry in row.entries:
+        state = evolve(state, entry)
+    change = RunChange(
+        run_id=run_id,
+        expected=expected,
+        state=state,
+        current_step=current_step(state),
+        steps=(),
+        attempts=(),
+        journal=(row,),
+    )
+    committed = yield from commit_plain([Change((change,))], None)
+    (result,) = committed.results
+    if isinstance(result, Success):
+        return Success(None)
+    return Failure((yield from conflict(Behind(run_id, expected))))
+
+
+def save_checkpoint(state: RunState) -> Steps[None]:
+    """Keep *state* in place of an older one."""
+    values = (state.run_id, state.revision, FORMAT, record_to_text(state))
+    yield Query(_SAVE_CHECKPOINT, values)
+
+
+def checkpoint(run_id: str) -> Steps[RunState | None]:
+    """Return the kept state, unless it cannot be of use."""
+    rows = yield Query(_CHECKPOINT, (run_id,))
+    return _usable(rows[0], run_id) if rows else None
+
+
+def _usable(row: Row, run_id: str) -> RunState | None:
+    format_, data, encoding, revision = row
+    if format_ != FORMAT or encoding != JSON_TEXT:
+        return None
+    try:
+        state = text_to_record(RunState, data)
+    except RecordProblem:
+        return None
+    return state if state.run_id == run_id and state.revision <= revision else None

@@ -1,0 +1,205 @@
+"""The rows of changes: one statement for all that a batch does to all tables.
+
+The statement is put together from the parts that the batch needs, so a commit that only moves a
+run on asks the server for nothing else; each combination is prepared once. It fences itself: the
+rows of runs are locked in the order of their ids and written only where the expected revision
+still stands and every guard holds, and all other rows follow those runs. Rows that a transaction
+of somebody else holds are passed over: one slow host does not stop everybody's commits.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
+from typing import Final
+
+import attrs
+
+from squidmesh.adapters.postgres import tables
+from squidmesh.adapters.postgres.rows import (
+    attempt_row,
+    ended_row,
+    entries_row,
+    in_utc,
+    latest_row,
+    moved_row,
+    started_row,
+    step_row,
+)
+from squidmesh.adapters.postgres.statements import Query, Row, Steps, arrays, given, plain
+from squidmesh.adapters.postgres.tables import PARTS, Part
+from squidmesh.domain.entries import AttemptScheduled, ManualStepPaused, RunStarted
+from squidmesh.domain.state import AttemptStatus
+from squidmesh.ports.store import Guard, LeaseOver, RunChange, StillDue, StillHeld
+from squidmesh.records import FORMAT, instant
+
+_LOCKED: Final = """
+    locked as materialized (
+        select run_id, revision
+        from {schema}.runs
+        where run_id = any($2::uuid[])
+        order by run_id
+        for update skip locked
+    )"""
+
+_CLOCK: Final = """
+    clock as materialized (
+        select coalesce($1::timestamptz, clock_timestamp()) as at
+    )"""
+
+_GUARDED: Final = "given.run_id <> all (array(select run_id from unguarded))"
+_PASSED: Final = "given.run_id = any (array(select run_id from written))"
+
+_OPEN: Final = frozenset({AttemptStatus.SCHEDULED, AttemptStatus.CLAIMED})
+
+Batch = dict[Part, list[Row]]
+"""The rows of each part of a commit."""
+
+
+@attrs.frozen
+class Written:
+    """The store's time at a commit, and the runs that it has written."""
+
+    at: datetime
+    run_ids: frozenset[str]
+
+
+def write(
+    changes: Sequence[RunChange], now: datetime | None, *, together: bool = False
+) -> Steps[Written]:
+    """Write all rows of those of *changes* that still may be; each is about another run.
+
+    *now* is the store's time where a test owns it; else the server's counts. *together* is for a
+    caller that takes everything back unless all of them are written.
+    """
+    batch = _batch(changes)
+    if together and tables.DEFINITIONS in batch:
+        batch[tables.DEFINITIONS] = list(
+            {row[1]: row for row in batch[tables.DEFINITIONS]}.values()
+        )
+    parts = tuple(part for part in PARTS if part in batch)
+    values: list[object] = [None if now is None else instant(now)]
+    if tables.MOVES in batch:
+        values.append(plain(change.run_id for change in changes if change.expected))
+    for part in parts:
+        values += arrays(part.columns, batch[part])
+    rows = yield Query(_text(parts, together=together), values)
+    at, written = rows[0]
+    return Written(in_utc(at), frozenset(written))
+
+
+@cache
+def _text(parts: tuple[Part, ...], *, together: bool) -> str:
+    """The statement that does what *parts* do."""
+    writes = [part for part in (tables.MOVES, tables.STARTS) if part in parts]
+    locks = tables.MOVES in parts
+    written = " union all ".join(f"select run_id from {part.name}" for part in writes)
+    expressions = [_CLOCK, *([_LOCKED] if locks else [])]
+    guarded = _GUARDED if tables.GUARDS in parts else "true"
+    passed = "true" if together else _PASSED
+    first = 3 if locks else 2
+    for part in parts:
+        body = part.body.replace("{given}", given(part.columns, first))
+        body = body.replace("{guarded}", guarded).replace("{passed}", passed)
+        expressions.append(f"{part.name} as ({body})")
+        first += len(part.columns)
+        if part is writes[-1]:
+            expressions.append(f"written as materialized ({written})")
+    return (
+        f"with {', '.join(expressions)}"
+        " select clock.at, array(select run_id::text from written) from clock"
+    )
+
+
+def _batch(changes: Sequence[RunChange]) -> Batch:
+    batch: Batch = defaultdict(list)
+    for change in changes:
+        if change.expected:
+            batch[tables.MOVES].append(moved_row(change))
+        else:
+            batch[tables.STARTS].append(started_row(change))
+        if change.guards:
+            batch[tables.GUARDS] += [_guard_row(change.run_id, guard) for guard in change.guards]
+        _add_steps(batch, change)
+        batch[tables.ENTRIES] += [entries_row(change.run_id, row) for row in change.journal]
+        if change.definition is not None:
+            batch[tables.DEFINITIONS].append(_definition_row(change))
+        if change.state.receipts:
+            receipts = _receipt_rows(change)
+            if receipts:
+                batch[tables.RECEIPTS] += receipts
+    return batch
+
+
+def _add_steps(batch: Batch, change: RunChange) -> None:
+    """Add the rows of steps, each with its latest attempt, and of the attempts before those."""
+    run_id, facts = change.run_id, change.state.facts
+    changed = {attempt.id: attempt for attempt in change.attempts}
+    positions = _positions(change)
+    for step in change.steps:
+        row = step_row(run_id, step)
+        latest = changed.pop(step.attempts[-1].id, None) if step.attempts else None
+        position = positions.get(step.step)
+        if position is not None:
+            batch[tables.NEW_STEPS].append(
+                (*row, position, instant(step.since), *latest_row(facts, latest))
+            )
+        elif latest is not None and latest.status in _OPEN:
+            batch[tables.TURNED_STEPS].append((*row, *latest_row(facts, latest)))
+            if latest.number > 1 and latest.status is AttemptStatus.SCHEDULED:
+                # It may take the place of one that ended in an earlier commit.
+                changed.setdefault(step.attempts[-2].id, step.attempts[-2])
+        else:
+            batch[tables.ENDED_STEPS].append((*row, *ended_row(latest)))
+    if changed:
+        batch[tables.ATTEMPTS] += [attempt_row(run_id, attempt) for attempt in changed.values()]
+
+
+def _positions(change: RunChange) -> dict[str, int]:
+    """Where the steps that begin with this change stand among the run's: by revision."""
+    positions: dict[str, int] = {}
+    for row in change.journal:
+        for revision, entry in enumerate(row.entries, row.revision - len(row.entries) + 1):
+            match entry:
+                case AttemptScheduled(step=step, number=1) | ManualStepPaused(step=step):
+                    positions[step] = revision
+                case RunStarted(carried=carried) if carried:
+                    positions |= {
+                        item.step: index - len(carried) for index, item in enumerate(carried)
+                    }
+                case _:
+                    pass
+    return positions
+
+
+def _guard_row(run_id: str, guard: Guard) -> Row:
+    attempt = guard.attempt
+    row = (run_id, attempt.step, attempt.visit, attempt.number)
+    match guard:
+        case StillHeld(token_hash=token_hash):
+            return (*row, "held", token_hash)
+        case StillDue():
+            return (*row, "due", "")
+        case LeaseOver(claim_id=claim_id):
+            return (*row, "over", claim_id)
+
+
+def _definition_row(change: RunChange) -> Row:
+    found = change.definition
+    assert found is not None
+    return (
+        change.run_id,
+        found.fingerprint,
+        found.workflow,
+        found.version,
+        FORMAT,
+        found.document,
+    )
+
+
+def _receipt_rows(change: RunChange) -> list[Row]:
+    """The receipts that the entries of *change* have left in its state."""
+    entries = (entry for row in change.journal for entry in row.entries)
+    keys = {entry.issuer.idempotency_key for entry in entries if hasattr(entry, "issuer")}
+    receipts = change.state.receipts
+    return [(change.run_id, key, command) for key, command in receipts.items() if key in keys]
