@@ -52,12 +52,30 @@ class Budget:
 COMMITS: Final = Figure("commits_per_step", "commits per step")
 BYTES: Final = Figure("bytes_per_step", "log bytes per step")
 CPU: Final = Figure("cpu_ms", "CPU ms per step", Better.LESS)
+STATEMENTS: Final = Figure("statements_per_step", "statements per step")
+
+
+def _loss(what: str) -> tuple[Figure, ...]:
+    """Steps per second with more and more old runs in the database, and what that takes away."""
+    return (
+        Figure("steps_per_s_0", "steps/s", Better.MORE),
+        *(
+            figure
+            for size in (10_000, 100_000, 1_000_000)
+            for figure in (
+                Figure(f"steps_per_s_{size}", f"with {size:,} {what}"),
+                Figure(f"kept_{size}", f"{size:,} : none"),
+            )
+        ),
+    )
+
 
 FIGURES: Final[Mapping[str, tuple[Figure, ...]]] = {
     "sequential": (
         Figure("step_ms", "ms per step", Better.LESS),
         Figure("run_ms", "run, start to durable end, ms", Better.LESS),
         CPU,
+        STATEMENTS,
         COMMITS,
         BYTES,
         Figure("pickup_ms", "waiting worker: call to first body, ms"),
@@ -67,8 +85,11 @@ FIGURES: Final[Mapping[str, tuple[Figure, ...]]] = {
         Figure("steps_per_s", "steps/s", Better.MORE),
         Figure("worked_per_s", "steps/s without the starts", Better.MORE),
         CPU,
+        Figure("server_cpu_ms", "server's CPU ms per step", Better.LESS),
+        STATEMENTS,
         COMMITS,
         BYTES,
+        Figure("table_bytes_per_run", "table bytes per run"),
     ),
     "long": (
         Figure("run_s", "whole run, s", Better.LESS),
@@ -85,6 +106,7 @@ FIGURES: Final[Mapping[str, tuple[Figure, ...]]] = {
     "fanout": (
         Figure("run_ms", "start to durable end, ms", Better.LESS),
         CPU,
+        STATEMENTS,
         COMMITS,
         BYTES,
     ),
@@ -95,6 +117,15 @@ FIGURES: Final[Mapping[str, tuple[Figure, ...]]] = {
         Figure("bulk_per_s", "in bulk, starts/s", Better.MORE),
         Figure("cpu_bulk_ms", "CPU ms per start in bulk", Better.LESS),
         Figure("commits_per_bulk_start", "commits per start in bulk"),
+    ),
+    "backlog": _loss("ended"),
+    "scheduled": _loss("not due"),
+    "processes": (
+        Figure("alone_per_s", "steps/s of one"),
+        Figure("together_per_s", "steps/s of all"),
+        Figure("gain", "all : one"),
+        Figure("bodies", "bodies of all"),
+        Figure("run_twice", "of them run twice"),
     ),
 }
 

@@ -12,7 +12,7 @@ from typing import Final, Self
 
 import attrs
 
-from benchmarks.contender import StepBody
+from benchmarks.contender import Server, StepBody
 
 _PAGE: Final = b"\0" * 8192
 _sync: Final = getattr(os, "fdatasync", os.fsync)
@@ -34,6 +34,30 @@ class Spent:
         """What was spent since."""
         now = Spent.so_far()
         return Spent(now.wall - self.wall, now.cpu - self.cpu)
+
+
+@attrs.frozen
+class Watched:
+    """What a server had done at a moment, to measure from; nothing if there is no server."""
+
+    _server: Server | None
+    _cpu: float | None
+    _size: int
+
+    @classmethod
+    def on(cls, server: Server | None) -> Self:
+        """Look at the server now."""
+        return cls(server, server.cpu(), server.table_bytes()) if server else cls(None, None, 0)
+
+    def until_now(self, steps: int, runs: int) -> dict[str, float]:
+        """What so many steps of so many runs have cost it since."""
+        if self._server is None:
+            return {}
+        cpu = self._server.cpu()
+        figures = {"table_bytes_per_run": (self._server.table_bytes() - self._size) / runs}
+        if cpu is not None and self._cpu is not None:
+            figures["server_cpu_ms"] = (cpu - self._cpu) / steps * 1000
+        return figures
 
 
 @attrs.define

@@ -17,6 +17,14 @@ TITLES: Final[Mapping[str, str]] = {
     "long": "long: one run of {long_steps:,} steps",
     "fanout": "fanout: {fanout_width:,} steps that wait for nothing, and one that waits for all",
     "start": "start: {single_starts:,} runs one by one, {bulk_starts:,} in bulk",
+    "backlog": "backlog: {backlog_runs:,} runs of {concurrent_steps} steps, beside ended ones",
+    "scheduled": (
+        "scheduled: {backlog_runs:,} runs of {concurrent_steps} steps, beside ones not due"
+    ),
+    "processes": (
+        "processes: {crowd_runs:,} runs of {concurrent_steps} steps, one process and"
+        " {crowd_processes} of them"
+    ),
 }
 
 
@@ -41,7 +49,7 @@ class Report:
     def text(self) -> str:
         """Everything worth reading."""
         parts = [
-            *(self._section(workload) for workload in FIGURES if self._names(workload)),
+            *(self._section(workload) for workload in FIGURES if self._was_run(workload)),
             *self._budgets(),
             *self._machine(),
             *self._failures(),
@@ -69,17 +77,14 @@ class Report:
         found = self._values(name, workload, figure.key)
         yield _spread(list(found.values()))
         if figure.better is not Better.NEITHER:
-            yield self._ratio(figure, found, workload)
+            yield self._ratio(name, figure, found, workload)
 
-    def _ratio(self, figure: Figure, found: Mapping[int, float], workload: str) -> str:
+    def _ratio(self, name: str, figure: Figure, found: Mapping[int, float], workload: str) -> str:
         """How many times the floor's cost it is: the median of what each round says.
 
         The floor ran a moment before or after, so a round's ratio bears the machine's moods.
         """
-        floors = [name for name in self._names(workload) if BY_NAME[name].is_floor]
-        if not floors:
-            return "-"
-        floor = self._values(floors[0], workload, figure.key)
+        floor = self._values(BY_NAME[name].floor, workload, figure.key)
         rounds = [
             found[repeat] / floor[repeat]
             if figure.better is Better.LESS
@@ -115,6 +120,11 @@ class Report:
         for result in self.results:
             if result.failure is not None:
                 yield f"{result.contender} failed in {result.workload}:\n{result.failure}"
+
+    def _was_run(self, workload: str) -> bool:
+        """Whether anybody among those asked has such a thing."""
+        found = (result for result in self.results if result.workload == workload)
+        return any(result.figures or result.failure is not None for result in found)
 
     def _names(self, workload: str) -> list[str]:
         """Who took part, in the order in which they did."""

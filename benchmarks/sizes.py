@@ -22,6 +22,12 @@ class Sizes:
     fanout_runs: int
     single_starts: int
     bulk_starts: int
+    backlog_runs: int
+    backlog_seconds: float
+    backlog_rounds: int
+    backlogs: tuple[int, ...] = (100_000,)
+    crowd_runs: int
+    crowd_processes: int = 4
 
 
 FULL: Final = Sizes(
@@ -35,9 +41,13 @@ FULL: Final = Sizes(
     fanout_runs=5,
     single_starts=1000,
     bulk_starts=10_000,
+    backlog_runs=300,
+    backlog_seconds=2.0,
+    backlog_rounds=3,
+    crowd_runs=2000,
 )
 
-LONG: Final = attrs.evolve(FULL, long_steps=10_000, long_runs=1)
+LONG: Final = attrs.evolve(FULL, long_steps=10_000, long_runs=1, backlogs=(100_000, 1_000_000))
 
 QUICK: Final = Sizes(
     sequential_runs=10,
@@ -50,6 +60,11 @@ QUICK: Final = Sizes(
     fanout_runs=1,
     single_starts=200,
     bulk_starts=2000,
+    backlog_runs=100,
+    backlog_seconds=0.0,
+    backlog_rounds=1,
+    backlogs=(10_000,),
+    crowd_runs=300,
 )
 
 SIZES: Final = {"full": FULL, "long": LONG, "quick": QUICK}

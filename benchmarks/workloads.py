@@ -1,4 +1,4 @@
-"""The five workloads: what a contender is made to do, and what of it is measured.
+"""The workloads: what a contender is made to do, and what of it is measured.
 
 Everything is done once before it is measured, so that nothing is measured that happens once:
 imports, the preparation of statements, the storing of a definition. Counting comes last and is
@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from statistics import median
 from typing import Final, TypeAlias
 
-from benchmarks.contender import Contender, Written
-from benchmarks.measuring import Spent, Ticks, around, gaps, pass_time
+from benchmarks.contender import Contender, NotOffered, Written
+from benchmarks.measuring import Spent, Ticks, Watched, around, gaps, pass_time
+from benchmarks.server_workloads import backlog, processes, scheduled
 from benchmarks.sizes import Sizes
 
 Figures: TypeAlias = Mapping[str, float]
@@ -79,10 +80,7 @@ async def _slope(contender: Contender, sizes: Sizes) -> dict[str, float]:
         first = count()
         await contender.sequential(short + more)
         second = count().since(first)
-    return {
-        "commits_per_step": (second.commits - first.commits) / more,
-        "bytes_per_step": (second.size - first.size) / more,
-    }
+    return _per_step(second.since(first), more)
 
 
 async def concurrent(contender: Contender, ticks: Ticks, sizes: Sizes) -> dict[str, float]:
@@ -90,6 +88,7 @@ async def concurrent(contender: Contender, ticks: Ticks, sizes: Sizes) -> dict[s
     runs, steps = sizes.concurrent_runs, sizes.concurrent_steps
     await (await contender.concurrent(64, steps))()
     ticks.clear()
+    watching = Watched.on(contender.server())
     began = Spent.so_far()
     work = await contender.concurrent(runs, steps)
     started = began.until_now()
@@ -101,6 +100,7 @@ async def concurrent(contender: Contender, ticks: Ticks, sizes: Sizes) -> dict[s
         "steps_per_s": done / spent.wall,
         "worked_per_s": done / (spent.wall - started.wall),
         "cpu_ms": spent.cpu / done * 1000,
+        **watching.until_now(done, runs),
     }
     counting = contender.counting()
     if counting is not None:
@@ -169,32 +169,43 @@ async def start(contender: Contender, _ticks: Ticks, sizes: Sizes) -> dict[str, 
     began = Spent.so_far()
     await contender.start(single)
     one_by_one = began.until_now()
-    await contender.start_bulk(100)
-    began = Spent.so_far()
-    await contender.start_bulk(bulk)
-    together = began.until_now()
     figures = {
         "single_per_s": single / one_by_one.wall,
-        "bulk_per_s": bulk / together.wall,
         "cpu_single_ms": one_by_one.cpu / single * 1000,
-        "cpu_bulk_ms": together.cpu / bulk * 1000,
     }
     counting = contender.counting()
     if counting is not None:
         async with counting as count:
             await contender.start(100)
-            alone = count()
-            await contender.start_bulk(bulk)
-            figures["commits_per_start"] = alone.commits / 100
-            figures["commits_per_bulk_start"] = count().since(alone).commits / bulk
+            figures["commits_per_start"] = count().commits / 100
+    try:
+        return {**figures, **await _start_bulk(contender, bulk)}
+    except NotOffered:
+        return figures
+
+
+async def _start_bulk(contender: Contender, runs: int) -> dict[str, float]:
+    await contender.start_bulk(100)
+    began = Spent.so_far()
+    await contender.start_bulk(runs)
+    spent = began.until_now()
+    figures = {"bulk_per_s": runs / spent.wall, "cpu_bulk_ms": spent.cpu / runs * 1000}
+    counting = contender.counting()
+    if counting is not None:
+        async with counting as count:
+            await contender.start_bulk(runs)
+            figures["commits_per_bulk_start"] = count().commits / runs
     return figures
 
 
 def _per_step(written: Written, steps: int) -> dict[str, float]:
-    return {
+    figures = {
         "commits_per_step": written.commits / steps,
         "bytes_per_step": written.size / steps,
     }
+    if written.statements is not None:
+        figures["statements_per_step"] = written.statements / steps
+    return figures
 
 
 WORKLOADS: Final[Mapping[str, Workload]] = {
@@ -203,4 +214,7 @@ WORKLOADS: Final[Mapping[str, Workload]] = {
     "long": long,
     "fanout": fanout,
     "start": start,
+    "backlog": backlog,
+    "scheduled": scheduled,
+    "processes": processes,
 }

@@ -12,7 +12,11 @@ import pytest
 
 from benchmarks.bare_loop import BareLoop
 from benchmarks.contender import Contender, Count, Written
+from benchmarks.crowd import crowding
+from benchmarks.environments import PINS
+from benchmarks.mesh_workflows import Seed
 from benchmarks.over_mesh import OverMesh
+from benchmarks.registry import PEERS
 from benchmarks.report import Report, Result
 from benchmarks.wal import counting_commits
 
@@ -178,7 +182,13 @@ def test_a_contender_that_fails_is_named_and_the_others_are_measured() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--only", "nothing"), ("--stores", "oracle"), ("--python", "memory")]
+    "arguments",
+    [
+        ("--only", "nothing"),
+        ("--stores", "oracle"),
+        ("--peers", "nobody"),
+        ("--python", "memory"),
+    ],
 )
 def test_what_is_not_there_is_refused_by_name(arguments: Sequence[str]) -> None:
     ran = _benchmarks("--quick", *arguments)
@@ -198,3 +208,58 @@ def test_a_ratio_is_taken_within_a_round_and_says_how_many_times_the_floor_it_co
     text = Report(results, SIZES).text()
 
     assert "| sqlite | 250 (25..500) | 4 |" in text
+
+
+def test_a_ratio_is_to_the_floor_of_the_same_database() -> None:
+    speeds = {"floor-sqlite": 900.0, "floor-postgres": 300.0, "postgres": 100.0, "sqlite": 100.0}
+    results = [
+        Result(contender=name, workload="start", repeat=0, figures={"single_per_s": value})
+        for name, value in speeds.items()
+    ]
+
+    text = Report(results, SIZES).text()
+
+    assert "| postgres | 100 | 3 |" in text
+    assert "| sqlite | 100 | 9 |" in text
+
+
+def test_who_has_no_such_thing_is_named_and_has_no_figures() -> None:
+    measured = Result(
+        contender="floor-postgres", workload="start", repeat=0, figures={"single_per_s": 300.0}
+    )
+    without = Result(contender="langgraph", workload="start", repeat=0, figures={})
+
+    text = Report([measured, without], SIZES).text()
+
+    assert "| langgraph | - | - |" in text
+
+
+def test_a_workload_that_nobody_has_is_not_shown() -> None:
+    without = Result(contender="memory", workload="backlog", repeat=0, figures={})
+
+    assert "backlog" not in Report([without], SIZES).text()
+
+
+def test_statements_are_counted_only_where_a_server_counts_them() -> None:
+    assert Written(5, 500, 7).since(Written(2, 100, 3)) == Written(3, 400, 4)
+    assert Written(5, 500).since(Written(2, 100)) == Written(3, 400, None)
+
+
+async def test_several_processes_on_one_database_tell_of_every_body_they_ran(
+    tmp_path: Path,
+) -> None:
+    contender = OverMesh.on_sqlite()
+    async with _at_work(contender, tmp_path):
+        found = await contender.chain(3)
+
+        async with crowding(contender.url, 2, 3) as members:
+            await found.mesh.start_runs(found.workflow, [Seed(seed=seed) for seed in range(20)])
+            crowd = await members.see_through(20)
+
+    ran = [f"{step} {seed}" for step in range(3) for seed in range(20)]
+    assert sorted(crowd.bodies) == sorted(ran)
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_every_peer_has_its_versions_pinned(peer: str) -> None:
+    assert all("==" in requirement for requirement in PINS[peer])
