@@ -1,8 +1,8 @@
 """Behind the commit: tells whoever can work that there is work.
 
-Workers of this process are woken by an event, the host's job system through the executor port. A
-wake-up is only ever a nudge: it says what the store says anyway, so one that fails is logged, and
-repeated by the sweep.
+Workers of this process are woken by an event, those of others by hints of the store, and the
+host's job system through the executor port. A wake-up is only ever a nudge: it says what the store
+says anyway, so one that fails is logged, and repeated by the sweep.
 """
 
 import asyncio
@@ -14,24 +14,29 @@ from typing import Final
 import attrs
 
 from squidmesh.domain.dispatch import first_wakeup, next_wakeup, runnable_key
-from squidmesh.domain.entries import AttemptDeferred, AttemptScheduled
-from squidmesh.domain.state import (
-    AttemptState,
-    AttemptStatus,
-    RunState,
-    is_compensation,
+from squidmesh.domain.entries import (
+    AttemptDeferred,
+    AttemptScheduled,
+    CancelRequested,
+    ManualStepResolved,
+    RunStarted,
 )
+from squidmesh.domain.state import AttemptState, AttemptStatus, RunState, is_compensation
 from squidmesh.domain.values import Json
 from squidmesh.logs import logger
 from squidmesh.ports.executor import EnqueueOptions, Executor
 from squidmesh.ports.store import AttemptStore
 from squidmesh.runtime.asks import Settled
+from squidmesh.runtime.hinting import Hinting
 from squidmesh.runtime.store_time import StoreTime
 from squidmesh.runtime.telemetry import Telemetry
 
 MOST_TOGETHER: Final = 100
 LONGEST_ENQUEUE: Final = 10.0
 """How many seconds an engine may take to hear of a wake-up before it counts as deaf."""
+
+# What a command from outside begins with, as against what a worker reports.
+_BY_COMMAND: Final = (RunStarted, ManualStepResolved, CancelRequested)
 
 log = logger("dispatch")
 
@@ -44,6 +49,7 @@ class Dispatcher:
     store: AttemptStore
     time: StoreTime
     telemetry: Telemetry
+    hinting: Hinting
     listeners: "list[Callable[[], None]]" = attrs.field(factory=list)
     _sending: "set[asyncio.Task[None]]" = attrs.field(factory=set)
 
@@ -55,29 +61,31 @@ class Dispatcher:
 
     def settled(self, commits: Sequence[Settled]) -> None:
         """Nudge for everything that these commits scheduled."""
-        if self.executor is None and not self.listeners:
+        if self.executor is None and not self.listeners and not self.hinting.hears:
             return
-        scheduled: list[tuple[RunState, AttemptState]] = []
+        scheduled: list[tuple[Settled, AttemptState]] = []
         for commit in commits:
             for entry in commit.entries:
                 if isinstance(entry, AttemptScheduled | AttemptDeferred):
                     attempt = commit.state.steps[entry.step].attempts[-1]
                     if attempt.status is AttemptStatus.SCHEDULED:
-                        scheduled.append((commit.state, attempt))
+                        scheduled.append((commit, attempt))
         if not scheduled:
             return
         for listener in self.listeners:
             listener()
+        if self.hinting.hears:
+            self.hinting.say(_queues_to_hint_at(scheduled))
         if self.executor is not None:
             self._send_soon(self.executor, scheduled)
 
     def _send_soon(
-        self, executor: Executor, scheduled: Iterable[tuple[RunState, AttemptState]]
+        self, executor: Executor, scheduled: Iterable[tuple[Settled, AttemptState]]
     ) -> None:
         now = self.time.now()
         wakeups = [
-            (state, attempt)
-            for state, attempt in scheduled
+            (commit.state, attempt)
+            for commit, attempt in scheduled
             if _can_hold(executor, attempt.visible_at, now)
         ]
         if wakeups:
@@ -158,7 +166,17 @@ class Dispatcher:
 
     async def close(self) -> None:
         """Wait for the wake-ups that are on their way."""
+        await self.hinting.close()
         await asyncio.gather(*self._sending, return_exceptions=True)
+
+
+def _queues_to_hint_at(scheduled: Iterable[tuple[Settled, AttemptState]]) -> set[str]:
+    """The queues of what people and hosts have just made due; workers see to their own work."""
+    return {
+        attempt.queue
+        for commit, attempt in scheduled
+        if isinstance(commit.entries[0], _BY_COMMAND) and attempt.visible_at <= commit.at
+    }
 
 
 def _can_hold(executor: Executor, visible_at: datetime, now: datetime) -> bool:
