@@ -1,10 +1,12 @@
 """Entries and parts of a state as plain JSON: what the journal and the rows keep, and back.
 
 Everything is read off the fields of the attrs classes, once per class: a new entry or field
-needs no line here. Two forms exist. The stored one is terse: what equals its default is left
-out, and so is an entry's time if it is that of its journal row; durations are whole
-microseconds. The shown one (`full_data`) has every field, and durations in seconds. Instants are
-ISO 8601 in UTC, always with microseconds, so that their texts sort as they do.
+needs no line here. Two forms exist. The stored one is terse: what equals its default is left out;
+durations are whole microseconds. An entry is a list there, of the name of its type and the values
+of its fields in their order, so a class may only grow at its end, by fields with defaults. Null
+stands for a default, and for the time of the journal row where the row's time is meant. The shown
+form (`full_data`) has every field by its name, and durations in seconds. Instants are ISO 8601 in
+UTC, always with microseconds, so that their texts sort as they do.
 
 Reading is strict: a type, a field or a value that is not known here is a `RecordProblem`.
 """
@@ -14,6 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache, partial
+from itertools import zip_longest
 from types import NoneType, UnionType
 from typing import Any, Final, TypeAlias, TypeVar, get_args, get_origin
 
@@ -35,6 +38,9 @@ _Convert: TypeAlias = Callable[[_Given], _Given]
 
 _Plan: TypeAlias = tuple[tuple[str, _Given, _Convert | None], ...]
 """For each field its name, the value that is not written, and how others are."""
+
+_ROWS_TIME: Final = object()
+"""In a plan: what is not written is the time of the journal row."""
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 _CACHED_INSTANTS: Final = 1024
@@ -99,31 +105,24 @@ def thread_of(entry: Entry) -> Thread:
     return Thread.DISPATCH if isinstance(entry, DispatchEntry) else Thread.INDEX
 
 
-def entry_to_data(entry: Entry) -> JsonObject:
-    """Return what is stored of *entry*, with its time and without the name of its type."""
-    return _store(entry)
-
-
-def entry_from_data(type_name: str, data: JsonMapping) -> Entry:
-    """Return the entry whose `entry_to_data` is *data*, or raise RecordProblem."""
-    kind = _ENTRIES.get(type_name)
-    if kind is None:
-        raise RecordProblem("an entry is of no known type")
-    entry: Entry = _read_record(kind, data)
-    return entry
-
-
 def rows_to_text(entries: Iterable[Entry], at: datetime) -> str:
     """Write the entries of one journal row, whose time is *at*."""
-    written: list[Json] = []
-    for entry in entries:
-        kind: type = entry.__class__
-        name, plan = _entry_plan(kind)
-        data: JsonObject = {"type": name}
-        if entry.at != at:
-            data["at"] = instant(entry.at)
-        written.append(_stored(data, entry, plan))
-    return encode(written)
+    return encode([_listed(entry, at) for entry in entries])
+
+
+def _listed(entry: Entry, at: datetime) -> list[Json]:
+    kind: type = entry.__class__
+    name, plan = _entry_plan(kind)
+    values: list[Json] = [name if entry.at == at else f"{name}@{instant(entry.at)}"]
+    for field, default, convert in plan:
+        value = getattr(entry, field)
+        if value is None or value == (at if default is _ROWS_TIME else default):
+            values.append(None)
+        else:
+            values.append(value if convert is None else convert(value))
+    while values[-1] is None:
+        values.pop()
+    return values
 
 
 def text_to_entries(text: str, at: datetime) -> tuple[Entry, ...]:
@@ -131,14 +130,29 @@ def text_to_entries(text: str, at: datetime) -> tuple[Entry, ...]:
     written = _decoded(text)
     if not isinstance(written, list):
         raise RecordProblem("the entries are not a list")
-    return tuple(_entry(data, instant(at)) for data in written)
+    return tuple(_entry(values, at) for values in written)
 
 
-def _entry(data: Json, at: str) -> Entry:
-    if not isinstance(data, dict):
-        raise RecordProblem("an entry is not an object")
-    rest = {"at": at, **data}
-    return entry_from_data(str(rest.pop("type", "")), rest)
+def _entry(values: Json, at: datetime) -> Entry:
+    if not (isinstance(values, list) and values and isinstance(values[0], str)):
+        raise RecordProblem("an entry is not a list that begins with its type")
+    name, _, own_time = values[0].partition("@")
+    kind: type | None = _ENTRIES.get(name)
+    if kind is None:
+        raise RecordProblem("an entry is of no known type")
+    read: dict[str, _Given] = {"at": moment(own_time) if own_time else at}
+    fields = _entry_fields(kind)
+    if len(values) > len(fields) + 1:
+        raise RecordProblem(f"{kind.__name__} has a field that is not known")
+    for field, value in zip_longest(fields, values[1:]):
+        if value is not None:
+            read[field.name] = _read_field(kind, field, value)
+        elif field.default is attrs.NOTHING:
+            if not (field.may_be_none or field.is_instant):
+                raise RecordProblem(f"{kind.__name__}.{field.name} is missing")
+            read[field.name] = None if field.may_be_none else at
+    entry: Entry = kind(**read)
+    return entry
 
 
 def full_data(entry: Entry, run_id: str) -> JsonObject:
@@ -184,6 +198,11 @@ class _Field:
     form: _Form
     default: _Given
     may_be_none: bool
+
+    @property
+    def is_instant(self) -> bool:
+        """Whether it always has an instant."""
+        return self.default is attrs.NOTHING and self.form.read is moment and not self.may_be_none
 
 
 def _store(record: _Given) -> JsonObject:
@@ -255,9 +274,23 @@ def _plan(kind: type) -> _Plan:
 
 
 @cache
+def _entry_fields(kind: type) -> tuple[_Field, ...]:
+    """Every field but the time, in order."""
+    return tuple(field for field in _fields(kind) if field.name != "at")
+
+
+@cache
 def _entry_plan(kind: type) -> tuple[str, _Plan]:
-    """The type's name, and every field but the time."""
-    return _NAMES[kind], tuple(step for step in _plan(kind) if step[0] != "at")
+    """The type's name, and how to write every field but the time."""
+    plan = tuple(
+        (
+            field.name,
+            _ROWS_TIME if field.is_instant else steps[1],
+            field.form.store,
+        )
+        for field, steps in zip(_entry_fields(kind), _plan(kind)[1:], strict=True)
+    )
+    return _NAMES[kind], plan
 
 
 def _field(field: "attrs.Attribute[_Given]") -> _Field:

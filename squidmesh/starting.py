@@ -2,7 +2,7 @@
 
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 import attrs
@@ -22,6 +22,7 @@ from squidmesh.errors import (
     UnknownTriggerError,
 )
 from squidmesh.ports.store import KeyRecord
+from squidmesh.runtime.bulk import Start
 from squidmesh.runtime.registry import RegisteredWorkflow
 from squidmesh.workflow import WorkflowDefinition
 
@@ -143,21 +144,62 @@ def prepare_start(
         PayloadTooLargeError: It is larger than *most_bytes*.
     """
     given = given_payload(workflow, trigger, payload, most_bytes)
+    payload = complete_payload(workflow, trigger, given)
     return PreparedStart(
-        command=StartRun(
-            run_id=run_id,
-            workflow=workflow.name,
-            trigger=trigger.name,
-            fingerprint=workflow.fingerprint,
-            payload=complete_payload(workflow, trigger, given),
-            version=workflow.definition.version,
-            queue=options.queue,
-            priority=options.priority,
-            concurrency_key=options.concurrency_key,
-            tags=dict(options.tags or {}),
-            issuer=Issuer(idempotency_key=options.idempotency_key),
-        ),
+        command=_command(workflow, trigger, run_id, payload, options),
         key=_start_key(workflow.name, trigger.name, options.idempotency_key, run_id, given),
+    )
+
+
+def prepare_starts(
+    workflow: RegisteredWorkflow,
+    trigger: Trigger,
+    payloads: Iterable[tuple[object, str | None]],
+    *,
+    run_id: Callable[[], str],
+    options: StartOptions,
+    most_bytes: int,
+) -> tuple[StartRun, list[Start]]:
+    """Check many starts, each a payload and perhaps a key: what is common to them, and the rest.
+
+    Raises:
+        InvalidOptionError: A key is not a text that a store can hold.
+        InvalidPayloadError: A payload does not fit the trigger's contract.
+        UnserializableValueError: One holds something that JSON cannot hold exactly.
+        PayloadTooLargeError: One is larger than *most_bytes*.
+    """
+    starts: list[Start] = []
+    for payload, name in payloads:
+        if name is not None:
+            check_name("idempotency_key", name)
+        given = given_payload(workflow, trigger, payload, most_bytes)
+        complete = complete_payload(workflow, trigger, given)
+        made = run_id()
+        key = _start_key(workflow.name, trigger.name, name, made, given)
+        starts.append(Start(made, complete, key))
+    return _command(workflow, trigger, "", {}, options), starts
+
+
+def _command(
+    workflow: RegisteredWorkflow,
+    trigger: Trigger,
+    run_id: str,
+    payload: JsonObject,
+    options: StartOptions,
+) -> StartRun:
+    key = options.idempotency_key
+    return StartRun(
+        run_id=run_id,
+        workflow=workflow.name,
+        trigger=trigger.name,
+        fingerprint=workflow.fingerprint,
+        payload=payload,
+        version=workflow.definition.version,
+        queue=options.queue,
+        priority=options.priority,
+        concurrency_key=options.concurrency_key,
+        tags=dict(options.tags or {}),
+        issuer=NOBODY if key is None else Issuer(idempotency_key=key),
     )
 
 

@@ -1,6 +1,8 @@
 """The virtual clock, the repeatable identities, and the real ones that they stand in for."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -44,6 +46,20 @@ class TestSystemIds(IdsContract):
 
     def test_a_claim_token_has_more_than_128_bits(self, ids: SystemIds) -> None:
         assert len(ids.claim_token()) >= 43
+
+    def test_a_forked_process_makes_other_ones_than_its_parent(self) -> None:
+        program = (
+            "import os; from squidmesh.system import SystemIds; ids = SystemIds(); ids.claim_id();"
+            "child = os.fork(); said = f'{ids.claim_id()} {ids.claim_token()} ';"
+            "os.write(1, said.encode());"
+            "child and os.waitpid(child, 0)"
+        )
+
+        said = subprocess.run(
+            [sys.executable, "-c", program], check=True, capture_output=True, text=True
+        ).stdout.split()
+
+        assert len(set(said)) == 4
 
 
 class TestSeededRandom(RandomContract):

@@ -5,7 +5,7 @@ state, a command and the store's time, it answers with entries or with a refusal
 clock, writes nothing and never raises for anything that a caller can do. The entries *are* the
 decision: rows, wake-ups and events are derived from them by others.
 
-    StartRun ......... run_started, run_indexed, the first steps
+    StartRun ......... run_started, run_indexed, the first steps (squidmesh.domain.starting)
     ClaimAttempt ..... attempt_claimed
     ReportOutcome .... how the attempt ended, and what that leads to (squidmesh.domain.outcomes)
     LoseAttempt ...... attempt_lost, and the next attempt or the step's end
@@ -20,10 +20,8 @@ from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
 from squidmesh.domain.commands import (
-    AlreadyStarted,
     ApproveRun,
     CancelRun,
-    CannotStartThere,
     ClaimAttempt,
     Command,
     KeyAlreadyUsed,
@@ -46,13 +44,12 @@ from squidmesh.domain.entries import (
     ManualKind,
     ManualStepPaused,
     ManualStepResolved,
-    RunIndexed,
     RunReplayed,
-    RunStarted,
     StepRouted,
 )
 from squidmesh.domain.outcomes import lose, no_matching_transition, report
-from squidmesh.domain.recovery import can_start_at, refusal_to_replay
+from squidmesh.domain.recovery import refusal_to_replay
+from squidmesh.domain.starting import start
 from squidmesh.domain.state import RunState, RunStatus
 from squidmesh.domain.unfolding import Decision, Unfolding
 from squidmesh.domain.values import Json
@@ -70,7 +67,7 @@ def decide(
     """
     match command:
         case StartRun():
-            return _start(Unfolding(definition, state, now), command)
+            return start(Unfolding(definition, state, now), command)
         case ClaimAttempt():
             return _claim(Unfolding(definition, state, now), command)
         case ReportOutcome():
@@ -105,48 +102,6 @@ def _once(state: RunState, issuer: Issuer, command: str) -> Answer | None:
     if state.receipts[key] != command:
         return Failure(KeyAlreadyUsed(key=key))
     return Success(Decision((), state))
-
-
-def _start(run: Unfolding, command: StartRun) -> Answer:
-    if run.state.started is not None:
-        return Failure(AlreadyStarted(run_id=command.run_id))
-    first = command.from_step
-    if first is not None and not can_start_at(run.definition, first, command.carried):
-        return Failure(CannotStartThere(step=first))
-    run.add(
-        RunStarted(
-            at=run.now,
-            workflow=command.workflow,
-            trigger=command.trigger,
-            fingerprint=command.fingerprint,
-            payload=command.payload,
-            version=command.version,
-            queue=command.queue,
-            priority=command.priority,
-            concurrency_key=command.concurrency_key,
-            tags=command.tags,
-            schedule=command.schedule,
-            replayed_from=command.replayed_from,
-            carried=command.carried,
-            issuer=command.issuer,
-        )
-    )
-    run.add(RunIndexed(at=run.now, workflow=command.workflow, queue=command.queue))
-    run.plan(_first_steps(run, command))
-    return Success(run.decision())
-
-
-def _first_steps(run: Unfolding, command: StartRun) -> tuple[str, ...]:
-    if command.from_step is None:
-        return run.definition.entry_steps
-    if run.definition.follows_transitions:
-        return (command.from_step,)
-    return tuple(
-        spec.name
-        for spec in run.definition.steps
-        if spec.name not in run.state.steps
-        and all(needed in run.state.steps for needed in spec.after or ())
-    )
 
 
 def _claim(run: Unfolding, command: ClaimAttempt) -> Answer:

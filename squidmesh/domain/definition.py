@@ -42,6 +42,9 @@ class On(enum.Enum):
     OK = "ok"
     ERROR = "error"
 
+    # Routes are looked up by it on every step; enum's own hash is a Python call, this one is not.
+    __hash__ = object.__hash__
+
 
 class RecoveryMarker(enum.Enum):
     """What an error route means to the business: it only marks the route and its audit event."""
@@ -270,6 +273,18 @@ class WorkflowDefinition:
             key = (transition.source, transition.on)
             found[key] = (*found.get(key, ()), (number, transition))
         return found
+
+    @cached_property
+    def last_steps(self) -> frozenset[str]:
+        """The steps behind which no other one begins, as long as they succeed."""
+        if not self.follows_transitions:
+            return frozenset(name for name, behind in self.dependents.items() if not behind)
+        ends = {name: self.routes.get((name, On.OK), ()) for name in self.by_name}
+        return frozenset(
+            name
+            for name, routes in ends.items()
+            if routes and all(transition.target is None for _, transition in routes)
+        )
 
     @cached_property
     def entry_steps(self) -> tuple[str, ...]:

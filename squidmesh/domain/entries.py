@@ -9,7 +9,7 @@ vocabulary stands in one place: it is what every journal ever written has to be 
 import enum
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import attrs
 
@@ -91,9 +91,11 @@ class Issuer:
 NOBODY = Issuer()
 
 
-@attrs.frozen
-class AttemptId:
-    """One attempt inside a run: which step, which visit of it, the how-manieth try."""
+class AttemptId(NamedTuple):
+    """One attempt inside a run: which step, which visit of it, the how-manieth try.
+
+    A tuple, because stores look attempts up by it: it is hashed and compared many times a step.
+    """
 
     step: str
     number: int
@@ -109,7 +111,8 @@ class Carried:
     under: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+# Without slots, so that what many runs have in common is copied at once (domain.replacing).
+@attrs.frozen(kw_only=True, slots=False)
 class RunStarted:
     """A run exists; *payload* is the checked input with its defaults."""
 
@@ -233,7 +236,7 @@ class AttemptScheduled:
     step: str
     number: int
     visible_at: datetime
-    queue: str
+    queue: str = "default"
     visit: int = 1
 
 
@@ -336,7 +339,7 @@ class RunIndexed:
 
     at: datetime
     workflow: str
-    queue: str
+    queue: str = "default"
 
 
 RunEntry: TypeAlias = (

@@ -44,6 +44,7 @@ from squidmesh.domain.entries import (
 from squidmesh.domain.growing import put
 from squidmesh.domain.replacing import amend, replace
 from squidmesh.domain.state import (
+    NOTHING_OPEN,
     OPEN,
     AttemptState,
     AttemptStatus,
@@ -77,12 +78,12 @@ def evolve(state: RunState, entry: Entry) -> RunState:  # noqa: C901, PLR0912
             changed = _completed(state, entry)
         case RunnableApplied():
             changed = _applied(state, entry)
-        case RunnablesPlanned() | RunIndexed() | AttemptHeartbeat() | LiveWakeupEmitted():
-            pass
-        case AttemptScheduled():
-            changed = _scheduled(state, entry)
         case AttemptClaimed():
             changed = _claimed(state, entry)
+        case AttemptScheduled():
+            changed = _scheduled(state, entry)
+        case RunnablesPlanned() | RunIndexed() | AttemptHeartbeat() | LiveWakeupEmitted():
+            pass
         case RunStarted():
             changed = _started(state, entry)
         case AttemptDeferred():
@@ -127,17 +128,27 @@ def _status_of(state: RunState) -> RunStatus:
     if state.cancelling:
         return RunStatus.CANCELLING
     counts = state.open
-    if counts.get(StepStatus.PAUSED):
+    if _PAUSED in counts:
         return RunStatus.PAUSED
-    if counts.get(StepStatus.RETRYING) and not (
-        counts.get(StepStatus.SCHEDULED) or counts.get(StepStatus.RUNNING)
-    ):
+    if _RETRYING in counts and _SCHEDULED not in counts and _RUNNING not in counts:
         return RunStatus.RETRYING
     return RunStatus.RUNNING if state.begun else RunStatus.PENDING
 
 
+# Names of their own: every entry asks for these, and asking an enum for a member takes a while.
+_PAUSED: Final = StepStatus.PAUSED
+_RETRYING: Final = StepStatus.RETRYING
+_SCHEDULED: Final = StepStatus.SCHEDULED
+_RUNNING: Final = StepStatus.RUNNING
+
+_ONLY: Final[Mapping[StepStatus | None, Mapping[StepStatus, int]]] = {
+    status: {status: 1} if status in OPEN else NOTHING_OPEN for status in (*StepStatus, None)
+}
+"""The counts where one step at most is open: most runs have never known others."""
+
+
 def _put(state: RunState, step: StepState) -> RunState:
-    """Replace one step, and keep the counts of open steps right."""
+    """A fresh state with one step replaced, and the counts of open steps right."""
     before = state.steps.get(step.step)
     old = before.status if before is not None else None
     counts = state.open
@@ -149,6 +160,8 @@ def _put(state: RunState, step: StepState) -> RunState:
 def _recount(
     counts: Mapping[StepStatus, int], old: StepStatus | None, new: StepStatus
 ) -> Mapping[StepStatus, int]:
+    if not counts if old not in OPEN else counts == _ONLY[old]:
+        return _ONLY[new]
     changed = dict(counts)
     if old in OPEN:
         changed[old] -= 1
@@ -191,7 +204,7 @@ def _started(state: RunState, entry: RunStarted) -> RunState:
             since=entry.at,
         )
         context = merged(changed.context, carried.output, carried.under)
-        changed = replace(_put(changed, step), applied=changed.applied + 1, context=context)
+        changed = amend(_put(changed, step), applied=changed.applied + 1, context=context)
     return changed
 
 
@@ -221,7 +234,7 @@ def _scheduled(state: RunState, entry: AttemptScheduled) -> RunState:
     changed = _put(state, step)
     # A timer needs no worker to begin the run: it is under way as soon as the clock runs.
     is_timer = entry.visible_at > entry.at
-    return replace(changed, begun=True) if is_timer and not changed.begun else changed
+    return amend(changed, begun=True) if is_timer else changed
 
 
 def _claimed(state: RunState, entry: AttemptClaimed) -> RunState:
@@ -240,7 +253,7 @@ def _claimed(state: RunState, entry: AttemptClaimed) -> RunState:
     )
     step = replace(step, status=StepStatus.RUNNING, attempts=_with_latest(step, attempt))
     changed = _put(state, step)
-    return changed if changed.begun else replace(changed, begun=True)
+    return amend(changed, begun=True)
 
 
 def _deferred(state: RunState, entry: AttemptDeferred) -> RunState:
@@ -271,8 +284,15 @@ def _deferred(state: RunState, entry: AttemptDeferred) -> RunState:
 def _ended(
     step: StepState, at: datetime, status: AttemptStatus, error: ErrorRecord | None = None
 ) -> tuple[AttemptState, ...]:
-    """The step's attempts, the latest of them at its end."""
-    attempt = replace(step.attempts[-1], status=status, ended_at=at, error=error, lease_until=None)
+    """The step's attempts, the latest of them at its end: there is nothing left to prove."""
+    attempt = replace(
+        step.attempts[-1],
+        status=status,
+        ended_at=at,
+        error=error,
+        token_hash=None,
+        lease_until=None,
+    )
     return _with_latest(step, attempt)
 
 
@@ -307,7 +327,7 @@ def _applied(state: RunState, entry: RunnableApplied) -> RunState:
         transition=entry.transition,
     )
     context = merged(state.context, step.output, entry.under)
-    return replace(_put(state, step), applied=state.applied + 1, context=context)
+    return amend(_put(state, step), applied=state.applied + 1, context=context)
 
 
 def _failed(state: RunState, entry: AttemptFailed) -> RunState:
@@ -382,7 +402,7 @@ def _paused(state: RunState, entry: ManualStepPaused) -> RunState:
         manual=entry,
         since=entry.at,
     )
-    return replace(_put(state, step), begun=True)
+    return amend(_put(state, step), begun=True)
 
 
 def _resolved(state: RunState, entry: ManualStepResolved) -> RunState:
@@ -398,7 +418,7 @@ def _resolved(state: RunState, entry: ManualStepResolved) -> RunState:
     context = (
         state.context if before.under is None else merged(state.context, entry.output, before.under)
     )
-    changed = replace(_put(state, step), applied=state.applied + 1, context=context)
+    changed = amend(_put(state, step), applied=state.applied + 1, context=context)
     return _with_receipt(changed, entry.issuer, entry.action.value)
 
 

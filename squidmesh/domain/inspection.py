@@ -47,7 +47,7 @@ def current_step(state: RunState) -> str | None:
     """
     if state.status is RunStatus.FAILED:
         return state.error.step if state.error is not None else None
-    if sum(state.open.values()) != 1:
+    if len(state.open) != 1 or 1 not in state.open.values():
         return None
     steps = cast("dict[str, StepState]", state.steps)  # a plain Mapping knows no end to begin at
     return next(name for name in reversed(steps) if steps[name].status in OPEN)

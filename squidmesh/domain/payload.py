@@ -163,15 +163,20 @@ class _Audit:
         """The fields of *given*, in the order of their declaration."""
         fitted: JsonObject = {}
         for field in fields:
-            here = (*path, field.name)
-            if field.name in given:
-                fitted[field.name] = self.value(field.type, given[field.name], here)
+            name, expected = field.name, field.type
+            if name not in given:
+                self._absent(field, (*path, name), fitted)
+                continue
+            value = given[name]
+            # Most fields of most payloads are plain values that stay as they are.
+            if isinstance(expected, Primitive) and _STAYS.get(expected.kind) is type(value):
+                fitted[name] = value
             else:
-                self._absent(field, here, fitted)
-        known = {field.name for field in fields}
-        for key in given:
-            if key not in known:
-                self._note(FieldProblemKind.UNKNOWN, (*path, key), "is not a field")
+                fitted[name] = self.value(expected, value, (*path, name))
+        if not given.keys() <= fitted.keys():
+            for key in given:
+                if key not in fitted:
+                    self._note(FieldProblemKind.UNKNOWN, (*path, key), "is not a field")
         return fitted
 
     def _absent(self, field: PayloadField, path: Path, fitted: JsonObject) -> None:
@@ -298,6 +303,14 @@ def _as_decimal(value: Json) -> Json | _Misfit:
         return _Misfit.MISFIT
     return value
 
+
+_STAYS: Final[Mapping[PrimitiveKind, type]] = {
+    PrimitiveKind.STR: str,
+    PrimitiveKind.INT: int,
+    PrimitiveKind.FLOAT: float,
+    PrimitiveKind.BOOL: bool,
+}
+"""The values that need no conversion, by the exact type that says so."""
 
 _CONVERSIONS: Final[Mapping[PrimitiveKind, _Conversion]] = {
     PrimitiveKind.STR: _exactly(str),

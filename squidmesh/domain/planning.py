@@ -12,6 +12,7 @@ was faster: there, only outputs of the step's own ancestors count.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from typing import Final
 
 import attrs
 from returns.pipeline import is_successful
@@ -35,6 +36,8 @@ from squidmesh.domain.definition import (
 from squidmesh.domain.entries import ErrorRecord
 from squidmesh.domain.state import RunState, StepState, compensated_step
 from squidmesh.domain.values import Json, MissingPath, dig
+
+AT_ONCE: Final = timedelta(0)
 
 
 @attrs.frozen
@@ -136,10 +139,10 @@ def queue_of(definition: WorkflowDefinition, state: RunState, step: str) -> str:
 def delay_of(spec: StepSpec) -> timedelta:
     """How long a step stays invisible when it is planned: a timer's duration, else nothing."""
     match spec.kind:
+        case Action() | Log() | Pause() | Approval():
+            return AT_ONCE
         case Wait(duration=duration):
             return duration
-        case Action() | Log() | Pause() | Approval():
-            return timedelta(0)
 
 
 def inputs_of(
@@ -157,6 +160,8 @@ def inputs_of(
     if not isinstance(spec.kind, Action):
         return Success({})
     wanted = spec.kind.body.parameters if parameters is None else parameters
+    if definition.follows_transitions:
+        return bind(wanted, spec.inputs, state.context, state)
     keys = {spec.inputs.get(one.name, (one.name,))[0] for one in wanted}
     return bind(wanted, spec.inputs, _outputs_seen(definition, state, step, keys), state)
 
@@ -172,11 +177,12 @@ def bind(
     for parameter in parameters:
         if parameter.is_context:
             continue
-        found = look_up(outputs, state, inputs.get(parameter.name, (parameter.name,)))
+        name = parameter.name
+        found = look_up(outputs, state, inputs.get(name, (name,)))
         if is_successful(found):
-            values[parameter.name] = found.unwrap()
+            values[name] = found.unwrap()
         elif parameter.required:
-            return Failure(_missing(parameter.name, found.failure()))
+            return Failure(_missing(name, found.failure()))
     return Success(values)
 
 
@@ -210,9 +216,7 @@ def _missing(parameter: str, missing: MissingPath) -> ErrorRecord:
 def _outputs_seen(
     definition: WorkflowDefinition, state: RunState, step: str, keys: Iterable[str]
 ) -> Mapping[str, Json]:
-    """The outputs that *step* sees: the context, or between branches its ancestors' *keys*."""
-    if definition.follows_transitions:
-        return state.context
+    """The outputs that *step* sees between parallel branches: its ancestors', by *keys*."""
     seen: dict[str, Json] = {}
     for key in keys:
         providers = _providers(definition, state, step, key)

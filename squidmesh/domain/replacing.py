@@ -1,4 +1,4 @@
-"""A fast `attrs.evolve` for the states of a run."""
+"""A fast `attrs.evolve` for the states of a run, and for the facts that it was started with."""
 
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,8 +16,8 @@ else:
         """Give a copy of *state* with *changes*, several times as fast as `attrs.evolve`.
 
         A step costs a dozen new states, and evolve would be most of what the core spends on it.
-        The states have no validators and keep a ``__dict__`` instead of slots, so copying that is
-        all there is to do. To a type checker this is `attrs.evolve` itself.
+        These classes have no validators and keep a ``__dict__`` instead of slots, so copying that
+        is all there is to do. To a type checker this is `attrs.evolve` itself.
         """
         changed = _new(state.__class__)
         _set(changed, "__dict__", state.__dict__ | changes)

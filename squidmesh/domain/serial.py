@@ -9,6 +9,7 @@ formed can also work.
 import hashlib
 import json
 from datetime import timedelta
+from typing import Final
 
 from returns.result import Failure, Result, Success
 
@@ -35,6 +36,9 @@ from squidmesh.domain.definition import (
 from squidmesh.domain.serial_reading import END, FORMAT, read_definition
 from squidmesh.domain.serial_types import contract_to_dict
 from squidmesh.domain.values import Json, JsonObject
+
+_DIGITS: Final = 32
+"""The length of a fingerprint."""
 
 
 def definition_to_dict(definition: WorkflowDefinition) -> JsonObject:
@@ -63,7 +67,8 @@ def fingerprint(definition: WorkflowDefinition) -> str:
 
     The name is part of it, because a run's bodies are found by the name of its workflow.
     Triggers, payload, version label, queues and what was read off a function's signature take no
-    part; neither does the order in which prerequisites are named.
+    part; neither does the order in which prerequisites are named. Half of a SHA-256 is enough to
+    tell definitions apart, and it stands in every run and every attempt that is due.
     """
     routed: Json = {
         "workflow": definition.name,
@@ -71,7 +76,7 @@ def fingerprint(definition: WorkflowDefinition) -> str:
         "transitions": [_transition(transition) for transition in definition.transitions],
     }
     text = json.dumps(routed, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
 def _routing_of(step: StepSpec) -> JsonObject:

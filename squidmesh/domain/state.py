@@ -35,6 +35,9 @@ class RunStatus(enum.Enum):
     COMPLETED = "completed"
     CANCELLED = "cancelled"
 
+    # Statuses are looked up on every step; enum's own hash is a Python call, this one is not.
+    __hash__ = object.__hash__
+
     @property
     def is_final(self) -> bool:
         """Whether nothing changes any more."""
@@ -57,7 +60,7 @@ class StepStatus(enum.Enum):
     CANCELLED = "cancelled"
     SKIPPED = "skipped"
 
-    # Statuses are counted on every step; enum's own hash is a Python call, this one is not.
+    # As above: steps are counted by it.
     __hash__ = object.__hash__
 
 

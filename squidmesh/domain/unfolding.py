@@ -70,12 +70,12 @@ class Unfolding:
     def _begin(self, step: str) -> None:
         spec = self.definition.by_name[step]
         match spec.kind:
+            case Action() | Wait() | Log():
+                self.schedule(step, number=1, visible_at=visible_from(self.now, delay_of(spec)))
             case Pause():
                 self._open(step, ManualKind.PAUSE)
             case Approval():
                 self._open(step, ManualKind.APPROVAL)
-            case Action() | Wait() | Log():
-                self.schedule(step, number=1, visible_at=visible_from(self.now, delay_of(spec)))
 
     def _open(self, step: str, kind: ManualKind) -> None:
         self.add(

@@ -1,53 +1,80 @@
 """Starts many runs in one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import attrs
 from returns.pipeline import is_successful
 
 from squidmesh.domain.commands import StartRun
 from squidmesh.domain.decide import decide
+from squidmesh.domain.entries import NOBODY, Issuer
+from squidmesh.domain.replacing import replace
+from squidmesh.domain.starting import alike
 from squidmesh.domain.state import RunState
+from squidmesh.domain.values import Json
 from squidmesh.errors import IdempotencyConflictError, RunExistsError, StoreConflictError
-from squidmesh.ports.store import Change, CommitFailure, KeyRecord, KeyTaken, RunStore, RunTaken
+from squidmesh.ports.store import (
+    Change,
+    CommitFailure,
+    KeyRecord,
+    KeyTaken,
+    RunChange,
+    RunHeld,
+    RunStore,
+    RunTaken,
+)
 from squidmesh.runtime.asks import Settled
-from squidmesh.runtime.changes import run_change
-from squidmesh.runtime.committer import Committer
-
-Start = tuple[StartRun, KeyRecord | None]
+from squidmesh.runtime.changes import change_alike, run_change
+from squidmesh.runtime.committer import LONGEST_HELD, LONGEST_HELD_PAUSE, Committer
 
 
-async def start_together(committer: Committer, starts: Sequence[Start]) -> list[str]:
+@attrs.frozen
+class Start:
+    """What tells one start from the others that it comes with."""
+
+    run_id: str
+    payload: Mapping[str, Json]
+    key: KeyRecord | None = None
+
+    @property
+    def issuer(self) -> Issuer:
+        """Who starts the run: nobody in particular, perhaps under a key."""
+        return NOBODY if self.key is None else Issuer(idempotency_key=self.key.key)
+
+
+async def start_together(
+    committer: Committer, common: StartRun, starts: Sequence[Start]
+) -> list[str]:
     """Start all of *starts* or none; return their run ids in order.
 
-    A key that was used before, here or within the same call, stands for the run that it started.
+    *common* says what they all share; its own run, payload and issuer do not count. A key that
+    was used before, here or within the same call, stands for the run that it started.
 
     Raises:
         IdempotencyConflictError: A key was used with other input.
         RunExistsError: A run of that id exists.
     """
-    ids = {start.run_id: start.run_id for start, _ in starts}
+    ids = {start.run_id: start.run_id for start in starts}
     pending = _without_repetitions(starts, ids)
+    waited = 0.0
     while pending:
-        failure = await _commit(committer, pending)
+        failure = await _commit(committer, common, pending)
         if failure is None:
             break
+        if isinstance(failure, RunHeld) and waited < LONGEST_HELD:
+            # Somebody has used one of the keys in a transaction that is still open.
+            await committer.time.clock.sleep(LONGEST_HELD_PAUSE)
+            waited += LONGEST_HELD_PAUSE
+            continue
         taken = await _taken(committer.registry.store, pending, failure)
         pending = _without_taken(pending, taken, ids)
-    return [ids[start.run_id] for start, _ in starts]
+    return [ids[start.run_id] for start in starts]
 
 
-async def _commit(committer: Committer, starts: Sequence[Start]) -> CommitFailure | None:
-    now = committer.time.now()
-    settled: list[Settled] = []
-    changes = []
-    for start, key in starts:
-        definition = committer.registry.known(start.fingerprint)
-        assert definition is not None
-        blank = RunState(run_id=start.run_id)
-        decision = decide(definition, blank, start, now).unwrap()
-        change = run_change(blank, decision.state, ((start, decision.entries, key),), now)
-        changes.append(committer.complete(change, now))
-        settled.append(Settled(decision.entries, blank, decision.state, now))
+async def _commit(
+    committer: Committer, common: StartRun, starts: Sequence[Start]
+) -> CommitFailure | None:
+    changes, settled = _decided(committer, common, starts)
     answer = await committer.store.commit([Change(tuple(changes))])
     committer.time.observe(answer.at)
     (result,) = answer.results
@@ -55,6 +82,29 @@ async def _commit(committer: Committer, starts: Sequence[Start]) -> CommitFailur
         return result.failure()
     committer.committed(settled)
     return None
+
+
+def _decided(
+    committer: Committer, common: StartRun, starts: Sequence[Start]
+) -> tuple[list[RunChange], list[Settled]]:
+    """What the starts come to: the rules are asked about the first, the others are like it."""
+    now = committer.time.now()
+    first = starts[0]
+    definition = committer.registry.known(common.fingerprint)
+    assert definition is not None
+    blank = RunState(run_id=first.run_id)
+    command = attrs.evolve(common, run_id=first.run_id, payload=first.payload, issuer=first.issuer)
+    decided = decide(definition, blank, command, now).unwrap()
+    change = run_change(blank, decided.state, ((command, decided.entries, first.key),), now)
+    # The definition comes with the first of them: they are committed together or not at all.
+    changes = [committer.complete(change, now)]
+    settled = [Settled(decided.entries, blank, decided.state, now)]
+    for start in starts[1:]:
+        decision = alike(decided, start.run_id, start.payload, start.issuer)
+        before = replace(blank, run_id=start.run_id)
+        changes.append(change_alike(changes[0], decision, start.key))
+        settled.append(Settled(decision.entries, before, decision.state, now))
+    return changes, settled
 
 
 def check_repetitions(starts: Sequence[Start]) -> None:
@@ -70,14 +120,15 @@ def _without_repetitions(starts: Sequence[Start], ids: dict[str, str]) -> list[S
     """The starts that are their key's first in this call."""
     first: dict[tuple[str, str], Start] = {}
     kept: list[Start] = []
-    for start, key in starts:
+    for start in starts:
+        key = start.key
         if key is None:
-            kept.append((start, key))
+            kept.append(start)
             continue
-        earlier, used = first.setdefault((key.scope, key.key), (start, key))
+        earlier = first.setdefault((key.scope, key.key), start)
         if earlier is start:
-            kept.append((start, key))
-        elif used is not None and used.digest == key.digest:
+            kept.append(start)
+        elif earlier.key is not None and earlier.key.digest == key.digest:
             ids[start.run_id] = earlier.run_id
         else:
             raise IdempotencyConflictError(key.key)
@@ -93,7 +144,8 @@ async def _taken(
     if not isinstance(failure, KeyTaken):
         raise StoreConflictError
     taken = {(failure.record.scope, failure.record.key): failure.record}
-    for _, key in starts:
+    for start in starts:
+        key = start.key
         if key is not None and (key.scope, key.key) not in taken:
             record = await store.find_key(key.scope, key.key)
             if record is not None:
@@ -106,10 +158,11 @@ def _without_taken(
 ) -> list[Start]:
     """The starts that remain when some turned out to have happened already."""
     kept: list[Start] = []
-    for start, key in starts:
+    for start in starts:
+        key = start.key
         record = taken.get((key.scope, key.key)) if key is not None else None
         if key is None or record is None:
-            kept.append((start, key))
+            kept.append(start)
         elif key.digest == record.digest:
             _point_to(ids, start.run_id, record.run_id)
         else:

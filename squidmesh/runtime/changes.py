@@ -20,6 +20,7 @@ from squidmesh.domain.entries import Entry
 from squidmesh.domain.inspection import current_step
 from squidmesh.domain.replacing import replace
 from squidmesh.domain.state import AttemptState, AttemptStatus, RunState, StepState
+from squidmesh.domain.unfolding import Decision
 from squidmesh.domain.values import Json
 from squidmesh.ports.store import (
     Guard,
@@ -52,6 +53,7 @@ def run_change(
 ) -> RunChange:
     """Describe what takes a run from *before* to *after*: changed rows, entries, guards, keys."""
     journal: list[JournalRow] = []
+    guards: list[Guard] = []
     revision = before.revision
     touched: dict[str, None] = {}
     for command, entries, _ in decided:
@@ -59,6 +61,9 @@ def run_change(
             continue
         revision += len(entries)
         journal.append(_row(command, entries, revision, now))
+        guard = _guard(command)
+        if guard is not None:
+            guards.append(guard)
         for entry in entries:
             step = getattr(entry, "step", None)
             if step is not None:
@@ -70,10 +75,27 @@ def run_change(
         state=after,
         current_step=current_step(after),
         steps=steps,
-        attempts=tuple(_changed_attempts(before, steps)),
+        attempts=_changed_attempts(before, steps),
         journal=tuple(journal),
-        guards=tuple(_guards(command for command, entries, _ in decided if entries)),
-        keys=tuple(key for _, entries, key in decided if key is not None and entries),
+        guards=tuple(guards),
+        keys=tuple([key for _, entries, key in decided if key is not None and entries]),
+    )
+
+
+def change_alike(model: RunChange, decision: Decision, key: KeyRecord | None) -> RunChange:
+    """Describe a start whose *decision* is alike to the one that the *model* describes."""
+    (row,) = model.journal
+    state = decision.state
+    entries = decision.entries
+    return RunChange(
+        run_id=state.run_id,
+        expected=model.expected,
+        state=state,
+        current_step=model.current_step,
+        steps=model.steps,
+        attempts=model.attempts,
+        journal=(JournalRow(revision=row.revision, at=row.at, cause=row.cause, entries=entries),),
+        keys=() if key is None else (key,),
     )
 
 
@@ -95,20 +117,23 @@ def _changed_steps(
         return tuple(after.steps.values())
     if after.ended_at is not None and before.ended_at is None:
         touched = after.steps if before.paused_step is not None else touched
-    return tuple(
-        after.steps[name]
-        for name in touched
-        if name in after.steps and after.steps[name] is not before.steps.get(name)
-    )
+    known = before.steps
+    found = [(after.steps.get(name), known.get(name)) for name in touched]
+    return tuple([step for step, old in found if step is not None and step is not old])
 
 
-def _changed_attempts(before: RunState, steps: Iterable[StepState]) -> Iterable[AttemptState]:
+def _changed_attempts(before: RunState, steps: Iterable[StepState]) -> tuple[AttemptState, ...]:
+    changed: list[AttemptState] = []
     for step in steps:
         known = before.steps.get(step.step)
-        old = known.attempts if known is not None else ()
+        if known is None:
+            changed += step.attempts
+            continue
+        old = known.attempts
         for index, attempt in enumerate(step.attempts):
             if index >= len(old) or old[index] is not attempt:
-                yield attempt
+                changed.append(attempt)
+    return tuple(changed)
 
 
 def owing_wakeups(
@@ -123,14 +148,13 @@ def owing_wakeups(
     )
 
 
-def _guards(commands: Iterable[Command]) -> Iterable[Guard]:
-    for command in commands:
-        match command:
-            case ReportOutcome(attempt=attempt, token_hash=token_hash):
-                yield StillHeld(attempt=attempt, token_hash=token_hash)
-            case ClaimAttempt(attempt=attempt):
-                yield StillDue(attempt=attempt)
-            case LoseAttempt(attempt=attempt, claim_id=claim_id):
-                yield LeaseOver(attempt=attempt, claim_id=claim_id)
-            case StartRun() | CancelRun() | ResumeRun() | ApproveRun() | RejectRun() | ReplayRun():
-                pass
+def _guard(command: Command) -> Guard | None:
+    match command:
+        case ReportOutcome(attempt=attempt, token_hash=token_hash):
+            return StillHeld(attempt=attempt, token_hash=token_hash)
+        case ClaimAttempt(attempt=attempt):
+            return StillDue(attempt=attempt)
+        case LoseAttempt(attempt=attempt, claim_id=claim_id):
+            return LeaseOver(attempt=attempt, claim_id=claim_id)
+        case StartRun() | CancelRun() | ResumeRun() | ApproveRun() | RejectRun() | ReplayRun():
+            return None

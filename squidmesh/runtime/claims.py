@@ -1,9 +1,11 @@
 """A claim as its holder has it: the token, the attempt, and the run that knows both."""
 
 import asyncio
+import base64
 import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from typing import Any
 
 import attrs
 
@@ -20,8 +22,13 @@ from squidmesh.runtime.heart import Heart
 
 
 def hash_of(token: str) -> str:
-    """The hash under which a claim token is known to the store: SHA-256, hexadecimal."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    """The hash under which a claim token is known to the store.
+
+    Half of its SHA-256 as url-safe text: 128 bits are as much as the token has to have, and the
+    text stands in every attempt and in the journal.
+    """
+    digest = hashlib.sha256(token.encode()).digest()
+    return base64.urlsafe_b64encode(digest[:16])[:22].decode()
 
 
 @attrs.frozen(kw_only=True)
@@ -88,10 +95,9 @@ class Claimant:
 
     def offer(self) -> ClaimOffer:
         """A fresh claim for the core to hand a successor to."""
-        ticket = self.ticket()
         return ClaimOffer(
-            claim_id=ticket.claim_id,
-            token_hash=ticket.token_hash,
+            claim_id=self.ids.claim_id(),
+            token_hash=hash_of(self.ids.claim_token()),
             owner=self.owner,
             lease=self.lease,
         )
@@ -122,7 +128,7 @@ def held_again(state: RunState, attempt: AttemptState) -> HeldAttempt:
     )
 
 
-def context_of(held: HeldAttempt, heart: Heart) -> StepContext:
+def context_of(held: HeldAttempt, heart: Heart, connection: Any = None) -> StepContext:  # noqa: ANN401
     """What the attempt's body may ask."""
     state, attempt = held.state, held.attempt
     facts = state.facts
@@ -148,4 +154,5 @@ def context_of(held: HeldAttempt, heart: Heart) -> StepContext:
         read_state=read_state,
         beat=lambda: heart.beat_now(held.to_keep()),
         loop=asyncio.get_running_loop(),
+        connection=connection,
     )

@@ -48,6 +48,7 @@ class Heart:
     _task: "asyncio.Task[None] | None" = None
     _loop: asyncio.AbstractEventLoop | None = None
     _stopping: bool = False
+    _is_failing: bool = False
     _shortest: timedelta = timedelta.max
 
     def hold(self, claim: HeldClaim, context: StepContext) -> None:
@@ -181,14 +182,18 @@ class Heart:
         """
         try:
             beats = beats or self.store.heartbeats()
-            return beats, self._beat(beats)
+            report = self._beat(beats)
         except Exception as problem:  # noqa: BLE001  drivers have accidents of their own
             # The lease may hold until the next beat; if not, the fence refuses what is late.
-            log.warning("heartbeat.failed", error=type(problem).__name__)
+            if not self._is_failing:
+                log.warning("heartbeat.failed", error=type(problem).__name__)
+            self._is_failing = True
             if beats is not None:
                 with contextlib.suppress(Exception):
                     beats.close()
             return None, None
+        self._is_failing = False
+        return beats, report
 
     def _beat(self, beats: Heartbeats) -> BeatReport | None:
         held = self._snapshot()

@@ -76,8 +76,11 @@ class StepExecutor:
     most_bytes: int = DEFAULT_MOST_BYTES
     leftovers: "dict[asyncio.Future[object], str | None]" = attrs.field(factory=dict)
 
-    async def run(self, execution: Execution) -> Outcome:
-        """Run the attempt to its end; never raises but for the worker's own cancellation."""
+    async def run(self, execution: Execution, *, most: timedelta | None = None) -> Outcome:
+        """Run the attempt to its end, or for *most* at the longest.
+
+        Never raises but for the worker's own cancellation.
+        """
         step = execution.context.step
         if is_compensation(step):
             return await self._undo(execution)
@@ -91,7 +94,8 @@ class StepExecutor:
             case Pause() | Approval():
                 return _failed("invalid_action", "A manual step has nothing to run.")
             case Action():
-                return await self._act(execution, spec.timeout, spec.output)
+                limits = [limit for limit in (spec.timeout, most) if limit is not None]
+                return await self._act(execution, min(limits, default=None), spec.output)
 
     async def _act(
         self, execution: Execution, timeout: timedelta | None, output: str | None
@@ -230,13 +234,13 @@ class StepExecutor:
         return Failed(error=error, retry_after=wished)
 
     def _result(self, said: object, output: str | None) -> Outcome:
-        if asyncio.iscoroutine(said):
-            said.close()
         try:
             value = codec.plain(said, max_bytes=self.most_bytes)
         except PayloadTooLargeError as problem:
             return _failed("result_too_large", str(problem))
         except UnserializableValueError as problem:
+            if asyncio.iscoroutine(said):
+                said.close()  # or it would complain that nobody has awaited it
             return _failed("unserializable_result", f"What the step returned: {problem}")
         if output is not None:
             return Succeeded(value)
@@ -267,10 +271,10 @@ async def _awaited(body: BoundBody, positional: list[object], named: dict[str, o
 
     It must not raise: what a task raises may end the whole event loop.
     """
-    task = asyncio.current_task()
     try:
         return await cast("Awaitable[object]", body.function(*positional, **named))
     except asyncio.CancelledError as problem:
+        task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
         return Failed(error=_raised(problem))

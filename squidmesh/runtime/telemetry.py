@@ -89,6 +89,8 @@ class Telemetry:
 
     def claimed(self, state: RunState, entry: AttemptClaimed) -> None:
         """Tell that a worker began an attempt which it had claimed from the store."""
+        if not self.sinks and not _host.isEnabledFor(logging.INFO):
+            return
         if self.sinks:
             self._tell(_step_event("squidmesh.step.started", state, entry))
         before = _status_before(state, entry)

@@ -1,6 +1,7 @@
 """`squidmesh worker`: processes that work, say so, and stop when they are told to."""
 
 import asyncio
+import gc
 import io
 import json
 import logging
@@ -15,7 +16,7 @@ import structlog
 
 from squidmesh import SquidMesh
 from squidmesh.cli import logs
-from squidmesh.cli.worker import SIGNALS, _stopped_by_signals
+from squidmesh.cli.worker import SIGNALS, _less_collecting, _stopped_by_signals
 from squidmesh.logs import logger
 from tests.cli.shop import Blocking, Signal
 from tests.cli.support import APP, Shop, ask, start
@@ -193,6 +194,18 @@ def test_a_log_for_programs_is_an_object_with_the_same_facts(own_logging: io.Str
     )  # fmt: skip
     assert (second["event"], second["logger"]) == ("on fire", "theirs")
     assert "ValueError: smoke" in third["exception"]
+
+
+def test_garbage_is_looked_for_less_often_while_a_worker_works_and_as_before_behind_it() -> None:
+    before = gc.get_threshold()
+
+    with _less_collecting():
+        during, spared = gc.get_threshold(), gc.get_freeze_count()
+
+    assert during[0] > before[0]
+    assert spared > 0
+    assert gc.get_threshold() == before
+    assert gc.get_freeze_count() == 0
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -1,6 +1,11 @@
 """How a run begins."""
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from squidmesh.domain.commands import AlreadyStarted, StartRun
+from squidmesh.domain.decide import decide
 from squidmesh.domain.entries import (
     AttemptScheduled,
     Issuer,
@@ -8,7 +13,10 @@ from squidmesh.domain.entries import (
     RunnablesPlanned,
     RunStarted,
 )
+from squidmesh.domain.evolution import rebuild
+from squidmesh.domain.starting import alike
 from squidmesh.domain.state import RunState, RunStatus, StepStatus
+from squidmesh.domain.values import JsonObject
 from tests.domain.builders import (
     RUN,
     T0,
@@ -25,6 +33,8 @@ from tests.domain.builders import (
     seconds,
 )
 from tests.domain.script import Script, types
+from tests.domain.strategies import json_values
+from tests.domain.workflows import WORKFLOWS, Beginning
 
 
 def test_a_start_says_everything_in_one_commit() -> None:
@@ -184,3 +194,44 @@ def test_a_run_without_entries_is_pending_and_knows_nothing() -> None:
     assert state.status is RunStatus.PENDING
     assert state.revision == 0
     assert state.paused_step is None
+
+
+payloads = st.dictionaries(st.text(max_size=3), json_values, max_size=3)
+issuers = st.builds(
+    Issuer,
+    actor=json_values,
+    comment=st.none() | st.text(max_size=3),
+    idempotency_key=st.none() | st.text(max_size=3),
+)
+
+
+@pytest.mark.parametrize("beginning", WORKFLOWS, ids=lambda beginning: beginning.name)
+@given(payloads=st.tuples(payloads, payloads), issuers=st.tuples(issuers, issuers))
+def test_a_start_that_is_like_another_one_comes_to_what_deciding_it_comes_to(
+    beginning: Beginning, payloads: tuple[JsonObject, ...], issuers: tuple[Issuer, ...]
+) -> None:
+    first, second = (
+        StartRun(
+            run_id=f"run-{number}",
+            workflow=beginning.definition.name,
+            trigger="by_hand",
+            fingerprint="f1",
+            payload=payload,
+            queue="slow",
+            tags={"team": "billing"},
+            from_step=beginning.from_step,
+            carried=beginning.carried,
+            issuer=issuer,
+        )
+        for number, (payload, issuer) in enumerate(zip(payloads, issuers, strict=True))
+    )
+    one, other = (
+        decide(beginning.definition, RunState(run_id=each.run_id), each, T0).unwrap()
+        for each in (first, second)
+    )
+
+    derived = alike(one, second.run_id, second.payload, second.issuer)
+
+    assert derived == other
+    assert derived.state == rebuild(second.run_id, other.entries)
+    assert one == decide(beginning.definition, RunState(run_id="run-0"), first, T0).unwrap()

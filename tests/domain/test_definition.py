@@ -3,7 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squidmesh.domain.definition import CronTrigger, ManualTrigger, On, WorkflowDefinition
+from squidmesh.domain.definition import (
+    Condition,
+    CronTrigger,
+    ManualTrigger,
+    On,
+    Operator,
+    WorkflowDefinition,
+)
 from squidmesh.domain.payload import PayloadContract
 from tests.domain.builders import (
     a_chain,
@@ -87,6 +94,28 @@ def test_the_dependents_of_a_step_are_those_that_name_it() -> None:
         "right": ("end",),
         "root": ("left", "right"),
     }
+
+
+def test_a_last_step_is_one_that_no_other_step_waits_for() -> None:
+    assert a_diamond().last_steps == {"end"}
+
+
+def test_a_last_step_is_one_whose_ok_routes_all_lead_to_the_end() -> None:
+    workflow = unchecked(
+        an_action("load"),
+        an_action("pay"),
+        an_action("tell"),
+        an_action("astray"),
+        transitions=(
+            on_ok("load", "tell", when=Condition(("load",), Operator.EQUALS, 1)),
+            on_ok("load", None),
+            on_ok("pay", None),
+            on_error("pay", "tell"),
+            on_ok("tell", None),
+        ),
+    )
+
+    assert workflow.last_steps == {"pay", "tell"}
 
 
 def test_a_prerequisite_that_does_not_exist_has_no_dependents() -> None:

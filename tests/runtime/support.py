@@ -158,6 +158,7 @@ class ShakyStore(MemoryStore):
 
     *before* counts commits that are lost on the way, *after* those that happen and whose answer
     is lost; *claims*, *loads* and *beats* count calls that fail, *unreadable* are damaged runs.
+    While *passable* is not set, commits are under way and do not arrive.
     """
 
     def __init__(self, *, clock: Clock) -> None:
@@ -166,9 +167,12 @@ class ShakyStore(MemoryStore):
         self.commits: list[Sequence[Change]] = []
         self.requests: list[ClaimRequest] = []
         self.unreadable: Collection[str] = ()
+        self.passable = asyncio.Event()
+        self.passable.set()
         self.problem: Callable[[], Exception] = lambda: StoreUnavailableError("the line is cut")
 
     async def commit(self, changes: Sequence[Change]) -> Committed:
+        await self.passable.wait()
         if self.before:
             self.before -= 1
             raise self.problem()

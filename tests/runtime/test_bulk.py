@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from squidmesh import IdempotencyConflictError, RunExistsError, StoreUnavailableError
+from squidmesh.testing.clock import VirtualClock
 from squidmesh.testing.ids import SequentialIds
 from tests.runtime.conftest import OpenMesh
 from tests.runtime.support import ShakyStore, only
@@ -32,6 +33,28 @@ async def test_runs_are_started_together_and_ids_come_in_order(
     assert [run.payload["number"] for run in runs] == ["a", "b", "c"]
     assert {run.status for run in runs} == {"completed"}
     assert len(store.commits[0]) == 1
+
+
+async def test_runs_that_are_started_together_are_as_if_each_was_started_alone(
+    composed: OpenMesh, clock: VirtualClock
+) -> None:
+    made, keys = only(quick), ["k1", None, "k3"]
+    alone, together = ShakyStore(clock=clock), ShakyStore(clock=clock)
+    one_by_one = await composed(made, store=alone, ids=SequentialIds())
+    at_once = await composed(made, store=together, ids=SequentialIds())
+
+    for order, key in zip(orders("a", "b", "c"), keys, strict=True):
+        await one_by_one.start_run(made, order, idempotency_key=key)
+    ids = await at_once.start_runs(made, orders("a", "b", "c"), idempotency_keys=keys)
+
+    assert await together.load(ids) == await alone.load(ids)
+    assert [await together.read(id_) for id_ in ids] == [await alone.read(id_) for id_ in ids]
+    assert await together.definitions() == await alone.definitions()
+    for key in ("k1", "k3"):
+        assert await together.find_key("start:only:by_hand", key) is not None
+        assert await together.find_key("start:only:by_hand", key) == (
+            await alone.find_key("start:only:by_hand", key)
+        )
 
 
 async def test_a_key_that_comes_twice_in_one_call_stands_for_one_run(composed: OpenMesh) -> None:

@@ -317,20 +317,29 @@ async def test_a_cancel_of_another_process_is_seen_by_a_body_that_asks(on_file: 
 
 
 async def test_a_cancel_between_a_claim_and_its_body_is_seen_by_the_body(
-    composed: OpenMesh,
+    composed: OpenMesh, store: ShakyStore
 ) -> None:
     seen: list[bool] = []
     background: list[asyncio.Task[object]] = []
 
+    async def let_pass() -> None:
+        await turns()
+        store.passable.set()
+
     async def cancel_behind_me(context: StepContext) -> None:
-        # Both this report and the cancel go out in one commit: report first, then cancel.
+        # While a start is under way this report and the cancel wait, and then go out in one
+        # commit: report first, then cancel.
+        store.passable.clear()
+        background.append(asyncio.create_task(mesh.start_run(other)))
+        await turns()
         background.append(asyncio.create_task(mesh.cancel_run(context.run_id)))
+        background.append(asyncio.create_task(let_pass()))
 
     async def look(context: StepContext) -> None:
         seen.append(context.cancelled)
 
-    made = in_a_row("raced", cancel_behind_me, look)
-    mesh = await composed(made)
+    made, other = in_a_row("raced", cancel_behind_me, look), only(quick)
+    mesh = await composed(made, other)
 
     run = await ended(mesh, made)
     await asyncio.gather(*background)

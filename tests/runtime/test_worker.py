@@ -17,6 +17,8 @@ from squidmesh import (
     step,
     wait,
 )
+from squidmesh.domain.commands import Failed, Succeeded
+from squidmesh.domain.entries import ErrorRecord
 from squidmesh.errors import JournalCorruptError
 from squidmesh.ports.clock import Clock
 from squidmesh.ports.store import StoredDefinition
@@ -763,3 +765,21 @@ async def test_what_a_worker_holds_is_never_more_than_its_slots(composed: OpenMe
 
     assert len(claims.claimed) == 2
     await loop._finish()
+
+
+async def test_no_claim_is_offered_behind_a_last_step_unless_it_may_be_tried_again(
+    composed: OpenMesh,
+) -> None:
+    made = in_a_row("row", fine, fine)
+    mesh = await composed(made)
+    run = await mesh.start_run(made)
+    engine = await mesh.engine()
+    state = (await engine.store.load([run.id])).states[run.id]
+    failed = Failed(error=ErrorRecord(code="c", message="m", retryable=True))
+
+    offered = [
+        engine.successors(state, name, outcome)
+        for name, outcome in (("first", Succeeded()), ("second", Succeeded()), ("second", failed))
+    ]
+
+    assert offered == [1, 0, 1]
