@@ -42,6 +42,7 @@ class StepContext:
     _read_state: Callable[[], Mapping[str, Json]] = attrs.field(alias="read_state", repr=False)
     _beat: Callable[[], Awaitable[None]] = attrs.field(alias="beat", repr=False)
     _loop: asyncio.AbstractEventLoop = attrs.field(alias="loop", repr=False)
+    _connection: Any = attrs.field(default=None, alias="connection", repr=False)
     _cancelled: bool = attrs.field(default=False, init=False)
 
     @property
@@ -76,8 +77,17 @@ class StepContext:
 
     @property
     def connection(self) -> Any:  # noqa: ANN401  whatever connection the store's driver has
-        """The open transaction of a step with ``transaction=True``; there is none yet."""
-        raise RuntimeError("context.connection exists only in a step with transaction=True")
+        """The driver's connection in a step with ``transaction=True``: of psycopg, or of SQLite.
+
+        What is written with it is committed together with the step's completion, or not at all: do
+        not commit it. An async body gets the driver's asynchronous kind, a plain one the other.
+
+        Raises:
+            RuntimeError: The step has no ``transaction=True``.
+        """
+        if self._connection is None:
+            raise RuntimeError("context.connection exists only in a step with transaction=True")
+        return self._connection
 
     def tell_cancelled(self) -> None:
         """Turn `cancelled` on; for the runtime."""

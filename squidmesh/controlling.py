@@ -47,6 +47,7 @@ from squidmesh.starting import (
     complete_payload,
     prepare_activation,
     prepare_start,
+    prepare_starts,
     trigger_of,
 )
 from squidmesh.views import Run
@@ -124,23 +125,18 @@ async def start_runs(
     keys = [None] * len(payloads) if idempotency_keys is None else list(idempotency_keys)
     if len(keys) != len(payloads):
         raise InvalidOptionError("idempotency_keys", "There is one key, or None, per payload.")
-    plain = StartOptions(queue=queue).checked()
-    prepared = [
-        prepare_start(
-            workflow,
-            chosen,
-            payload,
-            run_id=engine.ids.run_id(),
-            options=plain if key is None else attrs.evolve(plain, idempotency_key=key).checked(),
-            most_bytes=most_bytes,
-        )
-        for payload, key in zip(payloads, keys, strict=True)
-    ]
-    starts = [(item.command, item.key) for item in prepared]
+    common, starts = prepare_starts(
+        workflow,
+        chosen,
+        zip(payloads, keys, strict=True),
+        run_id=engine.ids.run_id,
+        options=StartOptions(queue=queue).checked(),
+        most_bytes=most_bytes,
+    )
     check_repetitions(starts)
     ids: list[str] = []
     for first in range(0, len(starts), CHUNK):
-        ids += await start_together(engine.committer, starts[first : first + CHUNK])
+        ids += await start_together(engine.committer, common, starts[first : first + CHUNK])
     return ids
 
 

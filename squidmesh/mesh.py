@@ -25,6 +25,7 @@ from squidmesh.runtime.engine import Engine, Storage
 from squidmesh.runtime.recovery import RecoveryReport
 from squidmesh.runtime.registry import RegisteredWorkflow
 from squidmesh.runtime.telemetry import Sink
+from squidmesh.runtime.within import joined
 from squidmesh.runtime.worker import WorkerLoop
 from squidmesh.starting import StartOptions, check_lease
 from squidmesh.system import SystemClock, SystemIds, SystemRandom, whole_clock
@@ -150,6 +151,11 @@ class SquidMesh:
                 self._engine = await self._start()
         return self._engine
 
+    async def _engine_within(self, connection: object) -> Engine:
+        """Return the running parts, inside the host's transaction if there is a *connection*."""
+        engine = await self.engine()
+        return engine if connection is None else await joined(engine, connection)
+
     def _stay_in_one_loop(self) -> None:
         """Refuse a second event loop, as each `asyncio.run()` makes one: ours would hang there."""
         running = asyncio.get_running_loop()
@@ -216,8 +222,7 @@ class SquidMesh:
             IdempotencyConflictError: The key was used with another payload.
             InvalidOptionError: Another option makes no sense.
         """
-        _not_yet("connection", connection)
-        engine = await self.engine()
+        engine = await self._engine_within(connection)
         return await controlling.start_run(
             engine,
             self._registered(engine, workflow),
@@ -242,6 +247,7 @@ class SquidMesh:
         trigger: str | None = None,
         queue: str = "default",
         idempotency_keys: Sequence[str | None] | None = None,
+        connection: object = None,
     ) -> list[str]:
         """Start many runs and return their ids, in the order of *payloads*.
 
@@ -252,7 +258,7 @@ class SquidMesh:
             InvalidOptionError: There are not as many keys as payloads, or an option makes no sense.
             Those of `start_run` about workflow, trigger, payload and key.
         """
-        engine = await self.engine()
+        engine = await self._engine_within(connection)
         return await controlling.start_runs(
             engine,
             self._registered(engine, workflow),
@@ -274,8 +280,8 @@ class SquidMesh:
             InvalidRunIdError: *run_id* is not a UUID.
             RunNotFoundError: There is no such run.
         """
-        _not_yet("connection", connection)
-        return await asking.inspect(await self.engine(), run_id, include_history=include_history)
+        engine = await self._engine_within(connection)
+        return await asking.inspect(engine, run_id, include_history=include_history)
 
     async def explain_run(self, run_id: str, *, step: str | None = None) -> Explanation:
         """Say why a run, or one *step* of it, stands where it stands, and what can be done.
@@ -345,9 +351,8 @@ class SquidMesh:
             InvalidReviewError: The actor or the reason cannot be recorded.
         """
         _not_yet("preview", preview)
-        _not_yet("connection", connection)
         said = Said(actor=actor, comment=reason, idempotency_key=idempotency_key)
-        return await controlling.cancel(await self.engine(), run_id, said)
+        return await controlling.cancel(await self._engine_within(connection), run_id, said)
 
     async def resume_run(
         self,
@@ -368,11 +373,10 @@ class SquidMesh:
             InvalidReviewError: The actor, comment or metadata cannot be recorded.
         """
         _not_yet("preview", preview)
-        _not_yet("connection", connection)
         said = Said(
             actor=actor, comment=comment, metadata=metadata, idempotency_key=idempotency_key
         )
-        return await controlling.resume(await self.engine(), run_id, said)
+        return await controlling.resume(await self._engine_within(connection), run_id, said)
 
     async def approve_run(
         self,
@@ -393,11 +397,10 @@ class SquidMesh:
             InvalidReviewError: The actor is missing, or something cannot be recorded.
         """
         _not_yet("preview", preview)
-        _not_yet("connection", connection)
         said = Said(
             actor=actor, comment=comment, metadata=metadata, idempotency_key=idempotency_key
         )
-        return await controlling.approve(await self.engine(), run_id, said)
+        return await controlling.approve(await self._engine_within(connection), run_id, said)
 
     async def reject_run(
         self,
@@ -418,11 +421,10 @@ class SquidMesh:
             InvalidReviewError: The actor is missing, or something cannot be recorded.
         """
         _not_yet("preview", preview)
-        _not_yet("connection", connection)
         said = Said(
             actor=actor, comment=comment, metadata=metadata, idempotency_key=idempotency_key
         )
-        return await controlling.reject(await self.engine(), run_id, said)
+        return await controlling.reject(await self._engine_within(connection), run_id, said)
 
     async def replay_run(
         self,
@@ -449,8 +451,7 @@ class SquidMesh:
             InvalidPayloadError: The old payload does not fit today's contract.
         """
         _not_yet("preview", preview)
-        _not_yet("connection", connection)
-        engine = await self.engine()
+        engine = await self._engine_within(connection)
         return await controlling.replay(
             engine,
             run_id,

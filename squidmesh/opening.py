@@ -71,6 +71,22 @@ def migration_sql(url: str, options: Mapping[str, object]) -> str:
     return schema.sql()
 
 
+def grants_sql(
+    url: str, role: str, options: Mapping[str, object], *, read_only: bool = False
+) -> str:
+    """Return the statements that let *role* use the tables, or read them alone; opens nothing.
+
+    Raises:
+        InvalidOptionError: The URL names a store without roles, or an option makes no sense.
+    """
+    scheme = check_url(url)
+    if scheme != "postgresql":
+        raise InvalidOptionError("url", f"A {scheme} store has no roles to grant anything to.")
+    from squidmesh.adapters.postgres import grants_sql, options_from
+
+    return grants_sql(options_from(options), role, read_only=read_only)
+
+
 def check_url(url: object) -> str:
     """Return the URL's scheme, or say what is wrong with it.
 

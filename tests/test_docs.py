@@ -8,6 +8,8 @@ Fenced blocks of a page are run in order, in a folder of their own:
   that file instead; some ``console`` block of the page has to use it.
 * ``console`` holds commands behind ``$`` and what each of them prints.
 
+A page that speaks of the database `EXAMPLE` gets an empty one on a real server in its place.
+
 Ids, times, numbers of tests and names of workers are alike in comparisons, and so is the width of
 a gap. A line of three dots stands for any lines. Everything else (``sh``, ...) is for readers.
 """
@@ -40,11 +42,15 @@ from squidmesh.domain.entries import Entry
 from squidmesh.domain.reasons import Reason
 from squidmesh.domain.state import AttemptStatus, RunStatus, StepStatus
 from squidmesh.records import type_name
+from squidmesh.testing.postgres import TemporaryServer, embedded_binaries
+from tests.postgres.template import fresh_database
 
 ROOT: Final = Path(__file__).parent.parent
 DOCS: Final = ROOT / "docs"
 PAGES: Final = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
 TOP_LEVEL: Final = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+
+EXAMPLE: Final = "postgresql://shop:secret@db.example/shop"
 
 _FENCE: Final = re.compile(r"```(\w*)\s*")
 _FILE: Final = re.compile(r"# ([\w/]+\.py)\n")
@@ -52,8 +58,8 @@ _LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _ANY_LINES: Final = r"(?:.*\n)*?"
 _ALIKE: Final = (
     (re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "<id>"),
-    (re.compile(r"\b[0-9a-f]{64}\b"), "<digest>"),
-    (re.compile(r"\b[\w.-]+-\d+-[0-9a-f]{16}\b"), "<worker>"),
+    (re.compile(r"\b[0-9a-f]{32}\b"), "<digest>"),
+    (re.compile(r"\b[\w.-]+-\d+-(?:[0-9a-f]{16}|[\w-]{10})(?![\w-])"), "<worker>"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)?"), "<time>"),
     (re.compile(r"\b\d\d:\d\d:\d\d(?:\.\d+)?"), "<time>"),
     (re.compile(r"\b\d+(?:\.\d+)?\s?(?:ms|s|m|min|h)\b(?: \d+ (?:s|m|min)\b)?"), "<span>"),
@@ -114,8 +120,11 @@ def check(printed: str, expected: str, where: str) -> None:
 class Session:
     """One reading of a page, by somebody who tries everything."""
 
-    def __init__(self, page: Path, folder: Path, runner: asyncio.Runner) -> None:
+    def __init__(
+        self, page: Path, folder: Path, runner: asyncio.Runner, database: str = EXAMPLE
+    ) -> None:
         self.page = page
+        self.database = database
         self.folder = folder
         self.runner = runner
         self.module = types.ModuleType(f"docs_{page.stem}")
@@ -127,7 +136,10 @@ class Session:
         } | {"PYTHONPATH": str(ROOT), "COLUMNS": "100", "NO_COLOR": "1", "PYTHONUTF8": "1"}
 
     def read(self) -> None:
-        blocks = blocks_of(self.page)
+        blocks = [
+            attrs.evolve(block, text=block.text.replace(EXAMPLE, self.database))
+            for block in blocks_of(self.page)
+        ]
         for block, behind in itertools.zip_longest(blocks, blocks[1:]):
             where = f"{self.page.name}, line {block.line},"
             if block.language == "console":
@@ -183,10 +195,10 @@ class Session:
 
 
 @contextlib.contextmanager
-def session(page: Path, folder: Path) -> Iterator[Session]:
+def session(page: Path, folder: Path, database: str = EXAMPLE) -> Iterator[Session]:
     """A session in *folder*, whose module can be imported while it lasts."""
     with contextlib.chdir(folder), asyncio.Runner() as runner:
-        opened = Session(page, folder, runner)
+        opened = Session(page, folder, runner, database)
         sys.modules[opened.module.__name__] = opened.module
         try:
             yield opened
@@ -194,9 +206,25 @@ def session(page: Path, folder: Path) -> Iterator[Session]:
             del sys.modules[opened.module.__name__]
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TemporaryServer]:
+    binaries = embedded_binaries()
+    assert binaries is not None
+    with TemporaryServer.start(tmp_path_factory.mktemp("docs"), binaries=binaries) as server:
+        yield server
+
+
 @pages
-def test_every_example_runs_and_prints_what_the_page_says(page: Path, tmp_path: Path) -> None:
-    with session(page, tmp_path) as reader:
+def test_every_example_runs_and_prints_what_the_page_says(
+    page: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    with contextlib.ExitStack() as opened:
+        database = EXAMPLE
+        if EXAMPLE in page.read_text("utf-8"):
+            server = request.getfixturevalue("server")
+            database = opened.enter_context(fresh_database(server))
+
+        reader = opened.enter_context(session(page, tmp_path, database))
         reader.read()
 
 

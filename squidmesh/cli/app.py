@@ -12,10 +12,11 @@ from squidmesh.cli.control import approve, cancel, reject, replay, resume
 from squidmesh.cli.demo import demo
 from squidmesh.cli.explain import explain
 from squidmesh.cli.failures import Exit
+from squidmesh.cli.grants import grants
 from squidmesh.cli.graph import graph
 from squidmesh.cli.listing import list_
 from squidmesh.cli.migrate import migrate
-from squidmesh.cli.options import answer_options, app_option, url_option
+from squidmesh.cli.options import answer_options, app_option, postgres_options, url_option
 from squidmesh.cli.problems import Complaint, complaint_of, complaint_of_usage
 from squidmesh.cli.settings import Settings, speak_any_language
 from squidmesh.cli.show import show
@@ -110,13 +111,14 @@ def _say_version(context: click.Context) -> None:
     help="Say the version and leave.",
 )
 @url_option
+@postgres_options
 @app_option
 @answer_options
 def cli() -> None:
     """Durable workflows inside your application: work on runs, ask about them, decide them."""
 
 
-for command in (demo, worker, migrate):
+for command in (demo, worker, migrate, grants):
     cli.add_command(command)
 
 

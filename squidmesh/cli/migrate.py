@@ -18,7 +18,7 @@ def migrate(settings: Settings, *, sql: bool) -> None:
     """Create or upgrade the tables; doing it again changes nothing."""
     terminal, url = settings.terminal, settings.store_url
     if sql:
-        statements = SquidMesh.migration_sql(url)
+        statements = SquidMesh.migration_sql(url, **settings.in_store)
         if terminal.json:
             terminal.document({"sql": statements})
         else:
@@ -26,7 +26,7 @@ def migrate(settings: Settings, *, sql: bool) -> None:
         return
 
     async def migrated() -> int:
-        async with SquidMesh.open(url) as mesh:
+        async with SquidMesh.open(url, **settings.in_store) as mesh:
             return await mesh.migrate()
 
     version = asyncio.run(migrated())

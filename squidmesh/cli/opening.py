@@ -30,10 +30,10 @@ def ask(
         SquidMeshError: Whatever the question raises.
     """
     check_is_there(settings)
-    workflows = workflows_at(settings) if with_code else ()
+    url, workflows = settings.store_url, workflows_at(settings) if with_code else ()
 
     async def asked() -> Answer:
-        async with SquidMesh.open(settings.store_url, workflows=workflows) as mesh:
+        async with SquidMesh.open(url, workflows=workflows, **settings.in_store) as mesh:
             return await question(mesh)
 
     return asyncio.run(asked())

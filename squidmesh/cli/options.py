@@ -111,10 +111,13 @@ def _remembered(context: click.Context, parameter: click.Parameter, value: objec
     if value is None:
         return
     is_typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    if name in ("url", "app"):
+    if name in ("url", "app", "schema"):
         if is_typed or not getattr(settings, f"{name}_is_typed"):
             setattr(settings, name, value)
             setattr(settings, f"{name}_is_typed", is_typed)
+    elif name == "no_prepare" and value:
+        settings.no_prepare = True
+        settings.no_prepare_is_typed = settings.no_prepare_is_typed or is_typed
     elif name == "json" and value:
         settings.json = True
     elif name == "no_color" and value:
@@ -132,6 +135,31 @@ def url_option(command: Decorated) -> Decorated:
         callback=_remembered,
         help="The store, such as sqlite:///app.db.",
     )(command)
+
+
+def postgres_options(command: Decorated) -> Decorated:
+    """How to find the tables on a PostgreSQL server, and how to talk to it."""
+    for option in (
+        click.option(
+            "--no-prepare",
+            is_flag=True,
+            envvar="SQUIDMESH_NO_PREPARE",
+            expose_value=False,
+            callback=_remembered,
+            help="Prepare no statements: for a pooler in front of PostgreSQL.",
+        ),
+        click.option(
+            "--schema",
+            metavar="NAME",
+            envvar="SQUIDMESH_SCHEMA",
+            show_envvar=True,
+            expose_value=False,
+            callback=_remembered,
+            help="The schema of the tables in PostgreSQL, if it is not squidmesh.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def app_option(command: Decorated) -> Decorated:
@@ -171,7 +199,7 @@ def answer_options(command: Decorated) -> Decorated:
 
 def store_options(command: Decorated) -> Decorated:
     """What every command takes that talks to a store."""
-    return url_option(answer_options(command))
+    return url_option(postgres_options(answer_options(command)))
 
 
 def run_argument(command: Decorated) -> Decorated:

@@ -2,10 +2,11 @@
 
 import getpass
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
-from urllib.parse import urlsplit
+from typing import Any
 
 import attrs
 
@@ -23,6 +24,10 @@ class Settings:
     arguments: tuple[str, ...] = ()
     url: str | None = None
     url_is_typed: bool = False
+    schema: str | None = None
+    schema_is_typed: bool = False
+    no_prepare: bool = False
+    no_prepare_is_typed: bool = False
     app: str | None = None
     app_is_typed: bool = False
     json: bool = False
@@ -53,6 +58,12 @@ class Settings:
         return self.url
 
     @property
+    def in_store(self) -> dict[str, Any]:
+        """The store's own options, as far as they were given."""
+        schema: dict[str, Any] = {} if self.schema is None else {"schema": self.schema}
+        return {**schema, "prepare_threshold": None} if self.no_prepare else schema
+
+    @property
     def app_path(self) -> str:
         """Where the workflows are.
 
@@ -73,8 +84,12 @@ class Settings:
         """A command that can be pasted into the shell from which this one came."""
         parts = ["squidmesh", *arguments]
         # A URL with a password is not repeated for everybody to read.
-        if self.url and self.url_is_typed and "@" not in urlsplit(self.url).netloc:
+        if self.url and self.url_is_typed and shown_url(self.url) == self.url:
             parts += ["--url", self.url]
+        if self.schema and self.schema_is_typed:
+            parts += ["--schema", self.schema]
+        if self.no_prepare and self.no_prepare_is_typed:
+            parts += ["--no-prepare"]
         if needs_app and not self.app:
             return f"{shlex.join(parts)} --app MODULE:WORKFLOWS"
         if needs_app and self.app and self.app_is_typed:
@@ -82,7 +97,12 @@ class Settings:
         return shlex.join(parts)
 
     def typed(self, *, without: Sequence[str]) -> str:
-        """The command as it was typed, but for options (with their values) that are named."""
+        """The command as it was typed, but for options (with their values) that are named.
+
+        A URL that would show a password is left out as well.
+        """
+        if self.url and shown_url(self.url) != self.url:
+            without = (*without, "--url")
         kept: list[str] = []
         skip = False
         for argument in self.arguments:
@@ -93,6 +113,19 @@ class Settings:
             elif not any(argument.startswith(f"{option}=") for option in without):
                 kept.append(argument)
         return shlex.join(["squidmesh", *kept])
+
+
+def shown_url(url: str) -> str:
+    """The URL without user, password and parameters: what anybody may read of it."""
+    scheme, separator, rest = url.partition("://")
+    if scheme.lower() in ("sqlite", "memory") or not separator:
+        return url
+    server, slash, database = rest.partition("?")[0].partition("/")
+    hosts = server.rpartition("@")[2]
+    # A password with a slash in it that nobody has quoted goes on in the database, or as a port.
+    if "@" in database or not re.fullmatch(r"[\w.,-]*(:\d+)?|\[[\w:.]+\](:\d+)?", hosts):
+        return f"{scheme}://…"
+    return f"{scheme}://{hosts}{slash}{database}"
 
 
 def actor_or_user(actor: str | None) -> str | None:

@@ -6,7 +6,7 @@ The module is long because an adapter's author has to read all of it, and nothin
 """
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol, TypeAlias
 
@@ -401,6 +401,42 @@ class Presence(Protocol):
     @abstractmethod
     async def workers_for(self, fingerprint: str, *, within: timedelta) -> tuple[str, ...]:
         """Return the owners that were seen *within* the time and can run the definition."""
+
+
+Heard: TypeAlias = Callable[[Collection[str]], None]
+"""What is called with the queues of a hint; none named means that it may be any."""
+
+
+class Hints(Protocol):
+    """A way to tell other processes at once what they would find with their next poll.
+
+    A hint may be lost, doubled or late, and changes nothing: the rows say what is due. *source*
+    is whoever tells or listens, a mesh for instance.
+    """
+
+    @property
+    @abstractmethod
+    def hears(self) -> bool:
+        """Whether a hint of another process can arrive here at all; the answer stays the same."""
+
+    @abstractmethod
+    async def hint(self, queues: Collection[str], *, source: str) -> None:
+        """Tell everybody who listens that attempts in *queues* became due.
+
+        1. Where hints can arrive, who listens hears of at least these queues.
+        2. However many queues there are and whatever they are called, the hint is told.
+        3. Where hints cannot arrive this does nothing.
+        """
+
+    @abstractmethod
+    async def listen(self, heard: Heard, *, source: str) -> None:
+        """Call *heard* for each hint, until cancelled.
+
+        1. Hints of the same *source* are left out, also when they come over another connection.
+        2. Once it listens, and whenever hints may have been missed, *heard* is called for any
+           queue.
+        3. Where hints cannot arrive it returns at once.
+        """
 
 
 class Schema(Protocol):

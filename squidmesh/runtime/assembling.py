@@ -10,6 +10,7 @@ from squidmesh.runtime.committer import Committer
 from squidmesh.runtime.dispatcher import Dispatcher
 from squidmesh.runtime.engine import Engine, Storage
 from squidmesh.runtime.heart import Heart
+from squidmesh.runtime.hinting import Hinting
 from squidmesh.runtime.known_states import KnownStates
 from squidmesh.runtime.recovery import Recovery
 from squidmesh.runtime.registry import Registry
@@ -39,8 +40,9 @@ def assemble_engine(store: Storage, settings: Settings) -> Engine:
     registry = Registry(store)
     telemetry = Telemetry(settings.sinks)
     committer = Committer(store, registry, time, KnownStates(store, time))
-    dispatcher = Dispatcher(settings.executor, store, time, telemetry)
     owner = settings.ids.owner()
+    hinting = Hinting(store, clock, owner)
+    dispatcher = Dispatcher(settings.executor, store, time, telemetry, hinting)
     engine = Engine(
         store=store,
         clock=clock,

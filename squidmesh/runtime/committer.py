@@ -77,7 +77,11 @@ log = logger("committer")
 
 @attrs.define(eq=False)
 class Committer:
-    """Takes commands, decides them, commits them in groups, and knows the newest states."""
+    """Takes commands, decides them, commits them in groups, and knows the newest states.
+
+    One that is *inside* somebody's transaction works in the caller's own task, and what it did may
+    never have happened: it keeps nothing.
+    """
 
     store: Store
     registry: Registry
@@ -89,6 +93,8 @@ class Committer:
     _waiting: list[Ask] = attrs.field(factory=list[Ask])
     _wake: asyncio.Event = attrs.field(factory=asyncio.Event)
     _task: "asyncio.Task[None] | None" = None
+    _busy: bool = False
+    inside: bool = False
     _held: "set[asyncio.Task[None]]" = attrs.field(factory=set)
     _closing: bool = False
 
@@ -104,9 +110,36 @@ class Committer:
         """
         return await self.ask(Ask(run_id, command, key))
 
+    async def report(self, run_id: str, command: Command) -> Answer:
+        """Submit *command* for a worker, who gives up what it does if it is cancelled.
+
+        Nobody is woken up for it if nothing else is being committed: a run that is alone goes from
+        step to step in one task. Others have their turn in between, whatever the store is like.
+        """
+        ask = Ask(run_id, command)
+        if self._busy or self._waiting or self.inside:
+            return await self.ask(ask)
+        self._busy = True
+        try:
+            await self._try_each([ask])
+        finally:
+            self._busy = False
+            if not ask.answer.done():
+                self.states.forget(run_id)
+            if self._waiting:
+                self.queue(())
+        await self.time.clock.sleep(0)
+        return await ask.answer
+
     async def ask(self, ask: Ask) -> Answer:
         """Queue a prepared ask and wait for its answer; cancelling the wait does not recall it."""
-        self.queue((ask,))
+        if not self.inside:
+            self.queue((ask,))
+            return await ask.answer
+        self._waiting.append(ask)
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            await self._try(batch)
         return await ask.answer
 
     def queue(self, asks: Iterable[Ask]) -> None:
@@ -121,9 +154,9 @@ class Committer:
 
     async def close(self) -> None:
         """Commit what is queued, then stop."""
+        while self._held:
+            await asyncio.gather(*self._held)
         if self._task is not None:
-            while self._held:
-                await asyncio.gather(*self._held)
             self._closing = True
             self._wake.set()
             await asyncio.shield(self._task)
@@ -131,18 +164,25 @@ class Committer:
 
     async def _work(self) -> None:
         while not (self._closing and not self._waiting):
-            if not self._waiting:
+            if self._busy or not self._waiting:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
             batch = self._waiting[:MOST_IN_ONE_COMMIT]
             del self._waiting[:MOST_IN_ONE_COMMIT]
+            self._busy = True
             try:
-                await self._try(batch)
-            except JournalCorruptError:
-                # One run that cannot be read must not keep the others from being served.
-                for ask in batch:
-                    await self._try_alone(ask)
+                await self._try_each(batch)
+            finally:
+                self._busy = False
+
+    async def _try_each(self, batch: list[Ask]) -> None:
+        try:
+            await self._try(batch)
+        except JournalCorruptError:
+            # One run that cannot be read must not keep the others from being served.
+            for ask in batch:
+                await self._try_alone(ask)
 
     async def _try(self, batch: list[Ask]) -> None:
         try:
@@ -310,7 +350,7 @@ class Committer:
     def committed(self, settled: Sequence[Settled]) -> None:
         """Keep the states of new runs, and tell the observers."""
         for commit in settled:
-            if commit.before.started is None:
+            if commit.before.started is None and not self.inside:
                 self.registry.was_stored(commit.state.facts.fingerprint)
                 self.states.remember(commit.state)
         for observer in self.observers:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 from returns.pipeline import is_successful
@@ -23,7 +23,8 @@ from squidmesh.errors import StoreUnavailableError
 from squidmesh.logs import logger
 from squidmesh.ports.clock import Clock, Ids, Random
 from squidmesh.ports.journal import Journal
-from squidmesh.ports.store import AttemptStore, Presence, RunStore, Schema, Store
+from squidmesh.ports.store import AttemptStore, Hints, Presence, RunStore, Schema, Store
+from squidmesh.ports.transactions import Transactions
 from squidmesh.runtime.asks import Settled
 from squidmesh.runtime.claims import HeldAttempt, context_of, held_again, held_from
 from squidmesh.runtime.committer import Committer
@@ -41,7 +42,9 @@ LONGEST_PAUSE = 2.0
 log = logger("worker")
 
 
-class Storage(Store, RunStore, AttemptStore, Presence, Schema, Journal, Protocol):
+class Storage(
+    Store, RunStore, AttemptStore, Presence, Hints, Schema, Journal, Transactions, Protocol
+):
     """Everything that one storage technology implements over the same transactions."""
 
 
@@ -83,8 +86,17 @@ class Engine:
         await self.heart.close()
         self.bodies.threads.close()
 
-    async def execute(self, held: HeldAttempt) -> Outcome:
+    async def execute(
+        self,
+        held: HeldAttempt,
+        *,
+        connection: Any = None,  # noqa: ANN401  of whatever driver the store has
+        most: timedelta | None = None,
+    ) -> Outcome:
         """Run a held attempt's body, with its claim kept alive until the outcome is known.
+
+        *connection* is what the body may write with, and *most* how long it may take whatever its
+        step says.
 
         A body whose run was cancelled between the claim and now does not begin: it is put off,
         which in a run that is ending means that it will not run any more.
@@ -92,9 +104,11 @@ class Engine:
         if self._is_cancelling(held):
             return PutOff(delay=timedelta(0), reason="the run is being cancelled")
         mark, step = held.fingerprint, held.attempt.step
-        definition = await self.registry.definition(mark, held.run_id)
+        definition = self.registry.known(mark)
+        if definition is None:
+            definition = await self.registry.definition(mark, held.run_id)
         spec = definition.by_name.get(step)
-        context = context_of(held, self.heart)
+        context = context_of(held, self.heart, connection)
         execution = Execution(
             definition=definition,
             state=held.state,
@@ -103,38 +117,50 @@ class Engine:
         )
         if spec is None or isinstance(spec.kind, Action):
             self.heart.hold(held.to_keep(), context)
-        return await self.bodies.run(execution)
+        return await self.bodies.run(execution, most=most)
 
     def _is_cancelling(self, held: HeldAttempt) -> bool:
         """Whether the run was cancelled already, perhaps between the claim and now."""
         newest = self.committer.states.get(held.run_id)
         return held.state.cancelling or (newest is not None and newest.cancelling)
 
-    async def report(
-        self, held: HeldAttempt, outcome: Outcome, offers: Offers = NO_OFFERS
-    ) -> Settled | None:
-        """Make an outcome durable; None if the claim does not count any more.
-
-        While the store is away this keeps trying: the lease is kept alive, and if it cannot be,
-        the fence refuses the late report. A commit whose answer was lost is read back, not
-        repeated blindly.
-        """
-        command = ReportOutcome(
+    def report_of(self, held: HeldAttempt, outcome: Outcome, offers: Offers) -> ReportOutcome:
+        """The command that reports what became of a held attempt."""
+        return ReportOutcome(
             attempt=held.attempt,
             token_hash=held.token_hash,
             outcome=outcome,
             offers=offers,
             draw=0.0 if isinstance(outcome, Succeeded) else self.random.draw(),
         )
-        pause, uncertain = FIRST_PAUSE, False
+
+    async def report(
+        self,
+        held: HeldAttempt,
+        outcome: Outcome,
+        offers: Offers = NO_OFFERS,
+        *,
+        uncertain: bool = False,
+    ) -> Settled | None:
+        """Make an outcome durable; None if the claim does not count any more.
+
+        *uncertain* says that something may have been reported already, and its answer was lost.
+
+        While the store is away this keeps trying: the lease is kept alive, and if it cannot be,
+        the fence refuses the late report. A commit whose answer was lost is read back, not
+        repeated blindly.
+        """
+        command = self.report_of(held, outcome, offers)
+        pause = FIRST_PAUSE
         try:
             while True:
                 try:
-                    answer = await self.committer.submit(held.run_id, command)
+                    answer = await self.committer.report(held.run_id, command)
                 except StoreUnavailableError as problem:
                     self.check_is_open()
+                    if not uncertain:
+                        log.warning("report.delayed", reason=str(problem))
                     uncertain = True
-                    log.warning("report.delayed", reason=str(problem))
                     await self.clock.sleep(pause)
                     pause = min(pause * 2, LONGEST_PAUSE)
                     continue
@@ -149,7 +175,7 @@ class Engine:
         loaded = await self.store.load([held.run_id])
         state = loaded.states.get(held.run_id)
         attempt = find_attempt(state, held.attempt) if state is not None else None
-        if state is None or attempt is None or attempt.token_hash != held.token_hash:
+        if state is None or attempt is None or attempt.claim_id != held.claim_id:
             return None
         if attempt.status in (AttemptStatus.CLAIMED, AttemptStatus.LOST):
             return None
@@ -157,6 +183,8 @@ class Engine:
 
     def claimed_by(self, settled: Settled, offers: Offers) -> Sequence[HeldAttempt]:
         """The successors that a report has claimed for its worker."""
+        if not offers.claims:
+            return ()
         offered = {offer.claim_id for offer in offers.claims}
         if settled.entries:
             return [
@@ -181,9 +209,15 @@ class Engine:
             ):
                 self.heart.tell_cancelled(commit.state.run_id)
 
-    def successors(self, state: RunState, step: str) -> int:
-        """How many steps can become ready behind this one, at most."""
+    def successors(self, state: RunState, step: str, outcome: Outcome) -> int:
+        """How many attempts can become ready behind this one, at most.
+
+        Behind a last step that succeeds there is none, unless the run is about to undo something;
+        a step that fails may be tried again at once.
+        """
         definition = self.registry.known(state.facts.fingerprint)
-        if definition is None or definition.follows_transitions or is_compensation(step):
+        if definition is None or is_compensation(step):
             return 1
-        return max(len(definition.dependents[step]), 1)
+        if step in definition.last_steps and isinstance(outcome, Succeeded):
+            return 0 if state.error is None else 1
+        return 1 if definition.follows_transitions else max(len(definition.dependents[step]), 1)

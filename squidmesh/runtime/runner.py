@@ -12,7 +12,14 @@ from returns.pipeline import is_successful
 from structlog.contextvars import bound_contextvars
 
 from squidmesh import codec
-from squidmesh.domain.commands import ClaimAttempt, NotClaimable, SkipReason
+from squidmesh.domain.commands import (
+    NO_OFFERS,
+    ClaimAttempt,
+    NotClaimable,
+    Offers,
+    Outcome,
+    SkipReason,
+)
 from squidmesh.domain.definition import WorkflowDefinition
 from squidmesh.domain.entries import AttemptId
 from squidmesh.domain.state import (
@@ -30,6 +37,7 @@ from squidmesh.errors import (
 )
 from squidmesh.runtime.claims import Claimant, HeldAttempt
 from squidmesh.runtime.engine import Engine
+from squidmesh.runtime.within import perform, shares_transaction
 
 ReportStatus: TypeAlias = Literal["performed", "skipped", "started"]
 StartCron: TypeAlias = "Callable[[Mapping[str, Json]], Awaitable[PerformReport]]"
@@ -145,8 +153,10 @@ class Deliveries:
     async def _run(self, held: HeldAttempt) -> PerformReport:
         try:
             with bound_contextvars(**held.log_fields()):
-                outcome = await self.engine.execute(held)
-            settled = await self.engine.report(held, outcome)
+                if shares_transaction(self.engine, held):
+                    settled, _ = await perform(self.engine, held, _no_offers)
+                else:
+                    settled = await self.engine.report(held, await self.engine.execute(held))
         finally:
             self.engine.heart.let_go(held.claim_id)
         if settled is None:
@@ -171,6 +181,11 @@ class Deliveries:
         return PerformReport(
             status="skipped", reason=reason.value, run_id=run_id, step=step, attempt=number
         )
+
+
+def _no_offers(_: Outcome) -> Offers:
+    """A runner performs exactly what was delivered; the executor brings what follows."""
+    return NO_OFFERS
 
 
 def _known_part(payload: object) -> Mapping[str, Json]:

@@ -2,19 +2,20 @@
 
 One commit reports a step and claims its successor, so a worker carries a run from step to step
 without asking the store in between. A free slot is filled by a claim; when nothing is due the
-worker waits for a wake-up of its own process, for the time at which something becomes due, or for
-the next poll, whichever comes first.
+worker waits for a wake-up of its own process, for a hint of another one, for the time at which
+something becomes due, or for the next poll, whichever comes first.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import attrs
 from structlog.contextvars import bind_contextvars
 
-from squidmesh.domain.commands import NO_OFFERS, Offers
+from squidmesh.domain.commands import NO_OFFERS, Offers, Outcome
 from squidmesh.domain.state import RunState
 from squidmesh.errors import StoreUnavailableError
 from squidmesh.logs import logger
@@ -22,9 +23,13 @@ from squidmesh.ports.store import ClaimedAttempt, ClaimRequest, Claims, ExpiredC
 from squidmesh.runtime.claims import Claimant, HeldAttempt, held_from
 from squidmesh.runtime.engine import Engine
 from squidmesh.runtime.heart import BEATS_PER_LEASE
+from squidmesh.runtime.within import perform, shares_transaction
 
 SHORTEST_POLL: Final = 0.02
 LONGEST_POLL: Final = 0.5
+"""How long an idle worker looks away where only looking tells it of others' starts."""
+LONGEST_HINTED_POLL: Final = 1.5
+"""How long where it hears of them: with all else that it asks, one statement a second at most."""
 PRESENCE_INTERVAL: Final = 20.0
 DEFINITIONS_INTERVAL: Final = 5.0
 NEARLY_DUE: Final = timedelta(milliseconds=5)
@@ -42,6 +47,7 @@ class WorkerLoop:
     concurrency: int
     lease: timedelta
     owner: str
+    longest_poll: float = attrs.field()
     _claimant: Claimant = attrs.field(init=False)
     _wake: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _running: "set[asyncio.Task[None]]" = attrs.field(factory=set, init=False)
@@ -50,12 +56,17 @@ class WorkerLoop:
     _marks: tuple[str, ...] = attrs.field(default=(), init=False)
     _marks_at: float | None = attrs.field(default=None, init=False)
     _seen_at: float | None = attrs.field(default=None, init=False)
+    _asked: int = attrs.field(default=0, init=False)
     _more: bool = attrs.field(default=False, init=False)
     _taken_up: set[str] = attrs.field(factory=set[str], init=False)
     _stopping: bool = attrs.field(default=False, init=False)
     _promised: int = attrs.field(default=0, init=False)
     _queue_names: frozenset[str] | None = attrs.field(default=None, init=False)
     _poll: float = attrs.field(default=SHORTEST_POLL, init=False)
+
+    @longest_poll.default
+    def _longest_poll(self) -> float:
+        return LONGEST_HINTED_POLL if self.engine.store.hears else LONGEST_POLL
 
     def __attrs_post_init__(self) -> None:
         self._claimant = Claimant(self.engine.ids, self.owner, self.lease)
@@ -68,7 +79,10 @@ class WorkerLoop:
 
     async def run(self) -> None:
         """Work until stopped or cancelled."""
+        hinting = self.engine.dispatcher.hinting
         self.engine.dispatcher.listeners.append(self._wake.set)
+        hinting.hearers.append(self._heard)
+        hinting.listen()
         try:
             while not self._stopping:
                 claims = await self._claim_or_none()
@@ -76,6 +90,7 @@ class WorkerLoop:
                     await self._rest(claims)
             await self._finish()
         finally:
+            hinting.hearers.remove(self._heard)
             self.engine.dispatcher.listeners.remove(self._wake.set)
             await self._drop()
 
@@ -99,6 +114,11 @@ class WorkerLoop:
         finally:
             self.engine.dispatcher.listeners.remove(self._wake.set)
             await self._drop()
+
+    def _heard(self, queues: Collection[str]) -> None:
+        """Wake up for a hint from elsewhere about *queues*, or about any if none is named."""
+        if self._queue_names is None or not queues or not self._queue_names.isdisjoint(queues):
+            self._wake.set()
 
     @property
     def _free(self) -> int:
@@ -126,6 +146,7 @@ class WorkerLoop:
         engine.check_is_open()
         await self._announce()
         tickets = self._claimant.take(max(self._free, 0))
+        self._asked = len(tickets)
         claims = await engine.store.claim(
             ClaimRequest(
                 owner=self.owner,
@@ -220,15 +241,20 @@ class WorkerLoop:
             try:
                 # The task is the attempt's own, so the fields need not be taken back.
                 bind_contextvars(**current.log_fields())
-                outcome = await engine.execute(current)
-                offers = self._offers(current)
-                # Slots that a report may fill are spoken for until its answer is here.
-                spare = max(len(offers.claims) - 1, 0)
-                self._promised += spare
-                try:
-                    settled = await engine.report(current, outcome, offers)
-                finally:
-                    self._promised -= spare
+                if shares_transaction(engine, current):
+                    settled, offers = await perform(
+                        engine, current, partial(self._offers, current)
+                    )
+                else:
+                    outcome = await engine.execute(current)
+                    offers = self._offers(current, outcome)
+                    # Slots that a report may fill are spoken for until its answer is here.
+                    spare = max(len(offers.claims) - 1, 0)
+                    self._promised += spare
+                    try:
+                        settled = await engine.report(current, outcome, offers)
+                    finally:
+                        self._promised -= spare
             finally:
                 engine.heart.let_go(current.claim_id)
                 self._held.discard(current.claim_id)
@@ -239,21 +265,25 @@ class WorkerLoop:
                 else:
                     self._spawn(successor)
 
-    def _offers(self, held: HeldAttempt) -> Offers:
+    def _offers(self, held: HeldAttempt, outcome: Outcome) -> Offers:
         """Claims for what may become ready behind *held*: in its own slot, and in free ones."""
-        if self._stopping:
+        most = self.engine.successors(held.state, held.attempt.step, outcome)
+        if self._stopping or not most:
             return NO_OFFERS
-        most = min(self.engine.successors(held.state, held.attempt.step), max(self._free, 0) + 1)
-        return Offers(
-            claims=tuple(self._claimant.offer() for _ in range(most)), queues=self._queue_names
-        )
+        if most > 1:
+            most = min(most, max(self._free, 0) + 1)
+        offers = [self._claimant.offer() for _ in range(most)]
+        return Offers(claims=tuple(offers), queues=self._queue_names)
 
     async def _rest(self, claims: Claims) -> None:
         """Wait until something may have changed; with all slots taken, what is due cannot be."""
         seconds = self._poll
         if claims.next_visible_at is not None and self._free > 0:
-            seconds = min(seconds, max(_seconds(claims.at, claims.next_visible_at), 0.001))
-        self._poll = min(self._poll * 2, LONGEST_POLL)
+            left = _seconds(claims.at, claims.next_visible_at)
+            # What is due and was asked for in vain is somebody else's at this moment.
+            if left > 0 or not self._asked:
+                seconds = min(seconds, max(left, 0.001))
+        self._poll = min(self._poll * 2, self.longest_poll)
         await self._wait(seconds)
 
     async def _wait(self, seconds: float) -> None:

@@ -1,6 +1,7 @@
 """What all contracts share: how a promise is named, and the fixtures of a storage."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Final, Protocol, TypeVar
 
@@ -18,12 +19,14 @@ from squidmesh.ports.store import (
     CommitFailure,
     Committed,
     HeldClaim,
+    Hints,
     Presence,
     RunChange,
     RunStore,
     Schema,
     Store,
 )
+from squidmesh.ports.transactions import Transactions
 from squidmesh.testing.builders import FIRST, LEASE, alone, following, run_id, start, take
 from squidmesh.testing.clock import VirtualClock
 
@@ -62,8 +65,23 @@ def promises_of(test: object) -> tuple[Promise, ...]:
     return kept
 
 
-class Storage(Store, RunStore, AttemptStore, Presence, Schema, Journal, Protocol):
+class Storage(
+    Store, RunStore, AttemptStore, Presence, Hints, Schema, Journal, Transactions, Protocol
+):
     """A storage technology as one object: the store with all its facets, and the journal."""
+
+
+class Hold(Protocol):
+    """A way to have a transaction of somebody else hold the row of a run."""
+
+    def __call__(self, run_id: str) -> AbstractAsyncContextManager[bool]:
+        """Hold the run for as long as one is inside; the value says whether it is held."""
+
+
+@asynccontextmanager
+async def holding_nothing(run_id: str) -> AsyncIterator[bool]:
+    """The `Hold` of a technology in which nobody can hold a single row."""
+    yield False
 
 
 @pytest.mark.anyio
@@ -101,6 +119,14 @@ class StorageContract:
         A technology that cannot be opened twice returns `store` itself.
         """
         raise NotImplementedError(f"{type(self).__name__} provides no `peer` fixture")
+
+    @pytest.fixture
+    def hold(self) -> Hold:
+        """What holds the row of a run from outside, where the technology has locks on rows.
+
+        As it stands it holds nothing: then nothing may keep a commit from being made.
+        """
+        return holding_nothing
 
 
 async def begin(store: Storage, *changes: RunChange) -> None:

@@ -3,11 +3,17 @@
 import asyncio
 from datetime import timedelta
 
+import attrs
+from returns.result import Failure, Result, Success
+
 from squidmesh.ports.store import (
     Change,
+    CommitFailure,
     GuardFailed,
     KeyTaken,
     RevisionConflict,
+    RunChange,
+    RunHeld,
     RunTaken,
 )
 from squidmesh.testing.builders import (
@@ -24,6 +30,7 @@ from squidmesh.testing.builders import (
 )
 from squidmesh.testing.clock import VirtualClock
 from squidmesh.testing.contract_base import (
+    Hold,
     Storage,
     StorageContract,
     attempt,
@@ -34,6 +41,17 @@ from squidmesh.testing.contract_base import (
     promises,
     state_of,
 )
+
+
+async def two_runs(store: Storage, clock: VirtualClock) -> tuple[RunChange, RunChange]:
+    """Start two runs, and return a change that each of them may undergo."""
+    await begin(store, start(FIRST, at=clock.now()), start(SECOND, at=clock.now()))
+    return note(await state_of(store, FIRST), clock), note(await state_of(store, SECOND), clock)
+
+
+def not_waited_for(is_held: bool) -> Result[None, CommitFailure]:  # noqa: FBT001
+    """What becomes of a change of the first run while it is, or cannot be, held."""
+    return Failure(RunHeld(run_id=FIRST)) if is_held else Success(None)
 
 
 class BatchContract(StorageContract):
@@ -186,3 +204,58 @@ class BatchContract(StorageContract):
         assert committed.results[1].failure() == RevisionConflict(
             run_id=FIRST, unseen=first.journal[0].entries
         )
+
+    @promises("Store.commit", 9)
+    async def test_a_run_that_is_held_is_not_waited_for_and_the_others_are_committed(
+        self, store: Storage, hold: Hold, clock: VirtualClock
+    ) -> None:
+        first, second = await two_runs(store, clock)
+
+        async with hold(FIRST) as is_held:
+            committed = await store.commit(alone(first, second))
+
+        assert committed.results == (not_waited_for(is_held), Success(None))
+        assert (await state_of(store, FIRST) == first.state) is not is_held
+        assert await state_of(store, SECOND) == second.state
+
+    @promises("Store.commit", 9)
+    async def test_a_change_with_a_key_does_not_wait_for_a_run_that_is_held(
+        self, store: Storage, hold: Hold, clock: VirtualClock
+    ) -> None:
+        first, second = await two_runs(store, clock)
+        keyed = attrs.evolve(first, keys=(key("k", FIRST),))
+
+        async with hold(FIRST) as is_held:
+            committed = await store.commit(alone(keyed, second))
+
+        assert committed.results == (not_waited_for(is_held), Success(None))
+        found = await store.find_key("orders:by_hand", "k")
+        assert found == (None if is_held else key("k", FIRST))
+
+    @promises("Store.commit", 9)
+    async def test_a_change_of_several_runs_writes_none_of_them_while_one_is_held(
+        self, store: Storage, hold: Hold, clock: VirtualClock
+    ) -> None:
+        first, second = await two_runs(store, clock)
+
+        async with hold(FIRST) as is_held:
+            committed = await store.commit(together(second, first))
+
+        assert committed.results == (not_waited_for(is_held),)
+        assert (await state_of(store, SECOND) == second.state) is not is_held
+
+    @promises("Store.commit", 9)
+    async def test_a_run_that_is_let_go_unchanged_takes_the_commit_that_was_put_off(
+        self, store: Storage, hold: Hold, clock: VirtualClock
+    ) -> None:
+        first, _ = await two_runs(store, clock)
+
+        async with hold(FIRST) as is_held:
+            early = await attempt(store, first)
+        late = await attempt(store, first)
+
+        assert early == not_waited_for(is_held)
+        # Where nobody could hold it, the early one was written, and the late one comes second.
+        second = RevisionConflict(run_id=FIRST, unseen=first.journal[0].entries)
+        assert late == (Success(None) if is_held else Failure(second))
+        assert await state_of(store, FIRST) == first.state

@@ -18,6 +18,7 @@ half of the contract for stores: hypothesis compares yours with the one in memor
 
 from squidmesh.testing.contract_attempts import AttemptStoreContract
 from squidmesh.testing.contract_base import (
+    Hold,
     Promise,
     Storage,
     StorageContract,
@@ -40,11 +41,13 @@ from squidmesh.testing.contract_executor import (
 )
 from squidmesh.testing.contract_guards import GuardContract
 from squidmesh.testing.contract_heartbeats import HeartbeatContract
+from squidmesh.testing.contract_hints import HintsContract
 from squidmesh.testing.contract_journal import Damage, JournalContract
 from squidmesh.testing.contract_presence import PresenceContract, SchemaContract
 from squidmesh.testing.contract_runs import RunStoreContract
 from squidmesh.testing.contract_state import StateContract
 from squidmesh.testing.contract_tool import ToolContract, ToolRequests
+from squidmesh.testing.contract_transactions import Host, NoHost, TransactionsContract
 
 __all__ = [
     "AttemptStoreContract",
@@ -53,8 +56,12 @@ __all__ = [
     "Delivery",
     "Engine",
     "ExecutorContract",
+    "HintsContract",
+    "Hold",
+    "Host",
     "IdsContract",
     "JournalContract",
+    "NoHost",
     "PresenceContract",
     "Promise",
     "RandomContract",
@@ -65,6 +72,7 @@ __all__ = [
     "StoreContract",
     "ToolContract",
     "ToolRequests",
+    "TransactionsContract",
     "promises",
     "promises_of",
 ]

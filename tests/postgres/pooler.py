@@ -12,6 +12,7 @@ import secrets
 import socket
 import threading
 from collections import deque
+from collections.abc import Collection
 from concurrent.futures import Future
 from contextlib import suppress
 from types import TracebackType
@@ -102,8 +103,9 @@ async def hang_up(writer: asyncio.StreamWriter) -> None:
 class Pooler:
     """A pooler in a thread of its own, so that clients of every kind can use it."""
 
-    def __init__(self, server_url: str, size: int) -> None:
+    def __init__(self, server_url: str, size: int, ignored: Collection[str] = ()) -> None:
         parts = urlsplit(server_url)
+        self._known = STARTUP_PARAMETERS | set(ignored)
         self.transactions = 0
         self.swaps = 0
         self.port = 0
@@ -120,9 +122,12 @@ class Pooler:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
     @classmethod
-    def start(cls, server_url: str, size: int = 3) -> Self:
-        """Log in *size* times at the server, and lend these connections out until `stop`."""
-        pooler = cls(server_url, size)
+    def start(cls, server_url: str, size: int = 3, *, ignored: Collection[str] = ()) -> Self:
+        """Log in *size* times at the server, and lend these connections out until `stop`.
+
+        Startup parameters that are *ignored* do nothing; others but the plainest are refused.
+        """
+        pooler = cls(server_url, size, ignored)
         pooler._thread.start()
         pooler.port = pooler._started.result(_LOOP_WITHIN)
         return pooler
@@ -220,7 +225,7 @@ class Pooler:
         """Why a client is not let in, if it is not."""
         if code != PROTOCOL_3:
             return fatal("08P01", "unsupported protocol version")
-        for name in parameters.keys() - STARTUP_PARAMETERS:
+        for name in parameters.keys() - self._known:
             return fatal("08P01", f"unsupported startup parameter: {name}")
         if parameters["user"] != self._user:
             return fatal("28000", f"no such user: {parameters['user']}")

@@ -1,11 +1,11 @@
 """`MemoryStore`: every port of a storage over dictionaries, one at a time behind one lock."""
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Final
+from typing import Final, Self
 
 import attrs
 from returns.result import Failure, Result, Success
@@ -14,7 +14,7 @@ from squidmesh.adapters.memory.tables import Tables, journal_behind
 from squidmesh.adapters.memory.writing import read, write
 from squidmesh.domain.entries import AttemptId
 from squidmesh.domain.state import AttemptState, RunState
-from squidmesh.errors import StoreUnavailableError
+from squidmesh.errors import InvalidOptionError, StoreUnavailableError
 from squidmesh.ports.clock import Clock
 from squidmesh.ports.journal import Journal
 from squidmesh.ports.store import (
@@ -25,8 +25,10 @@ from squidmesh.ports.store import (
     Claims,
     Committed,
     ExpiredClaim,
+    Heard,
     Heartbeats,
     HeldClaim,
+    Hints,
     JournalRow,
     KeyRecord,
     Loaded,
@@ -39,6 +41,7 @@ from squidmesh.ports.store import (
     Store,
     StoredDefinition,
 )
+from squidmesh.ports.transactions import Opened, Transactions
 from squidmesh.records import RecordProblem, record_to_text, text_to_record
 
 SCHEMA_VERSION: Final = 1
@@ -57,7 +60,7 @@ class _Seen:
     definitions: frozenset[str]
 
 
-class MemoryStore(Store, RunStore, AttemptStore, Presence, Schema, Journal):
+class MemoryStore(Store, RunStore, AttemptStore, Presence, Hints, Schema, Journal, Transactions):
     """The reference of what a storage does, and the one to test workflows with.
 
     It lasts as long as the object. Nothing it does waits, so a call is over before another task
@@ -130,6 +133,22 @@ class MemoryStore(Store, RunStore, AttemptStore, Presence, Schema, Journal):
         with self._lock:
             self._is_closed = True
 
+    @property
+    def is_transactional(self) -> bool:
+        return False
+
+    @property
+    def excludes_others(self) -> bool:
+        return False
+
+    async def joined(self, connection: object) -> Self:  # noqa: ARG002  there is none to join
+        raise InvalidOptionError("connection", "A store in memory has no transactions to join.")
+
+    @asynccontextmanager
+    async def transaction(self, *, in_thread: bool) -> AsyncIterator[Opened[Self]]:  # noqa: ARG002
+        raise InvalidOptionError("transaction", "A store in memory has no transactions to join.")
+        yield
+
     async def list_runs(self, query: RunQuery) -> tuple[RunSummary, ...]:
         with self._turn():
             return tuple(islice(self._tables.summaries(query), query.limit))
@@ -187,6 +206,17 @@ class MemoryStore(Store, RunStore, AttemptStore, Presence, Schema, Journal):
                 for owner, seen in self._workers.items()
                 if fingerprint in seen.definitions and now - seen.at <= within
             )
+
+    @property
+    def hears(self) -> bool:
+        """It is one process's own, and there is nobody else to hear from."""
+        return False
+
+    async def hint(self, queues: Collection[str], *, source: str) -> None:
+        """Nobody else is there to be told."""
+
+    async def listen(self, heard: Heard, *, source: str) -> None:
+        """Nobody else is there to be heard."""
 
     async def migrate(self) -> int:
         """There are no tables to make: what this object is, it is from the beginning."""

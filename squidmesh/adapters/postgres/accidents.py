@@ -10,23 +10,27 @@ from typing import Final
 
 import psycopg
 from psycopg import errors
-from psycopg_pool import PoolTimeout
 
 from squidmesh.adapters.postgres.schema import VERSION
-from squidmesh.errors import SchemaNotMigratedError, StoreConflictError, StoreUnavailableError
+from squidmesh.errors import (
+    InvalidOptionError,
+    SchemaNotMigratedError,
+    StoreConflictError,
+    StoreUnavailableError,
+)
 
 RACES: Final = (errors.SerializationFailure, errors.DeadlockDetected)
 """What goes away when the same is done again."""
 
-_MISSING: Final = (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName)
 
-_DEFECTS: Final = (
-    psycopg.DataError,
-    psycopg.IntegrityError,
-    psycopg.NotSupportedError,
-    psycopg.ProgrammingError,
+class HeldError(StoreUnavailableError):
+    """A transaction of somebody else holds what a statement needs, and did not let go of it."""
+
+
+_UNPREPARED: Final = (
+    "A pooler stands between, and does not keep prepared statements: open the store with "
+    "prepare_threshold=None."
 )
-"""What only a mistake of ours, or of whoever changed the tables, can bring about."""
 
 
 @contextmanager
@@ -37,29 +41,45 @@ def accidents(password: str | None = None) -> Iterator[None]:
         StoreUnavailableError: unreachable, refused, read-only, without privileges, too slow.
         StoreConflictError: a race was lost that the server itself resolves by an error.
         SchemaNotMigratedError: the tables are not there.
+        InvalidOptionError: a pooler does not keep prepared statements.
 
     """
     try:
         yield
-    except RACES as error:
-        raise StoreConflictError(reason_of(error, password)) from None
-    except _MISSING:
-        raise SchemaNotMigratedError(None, VERSION) from None
-    except errors.InsufficientPrivilege as error:
-        reason = f"the role may not do this: {reason_of(error, password)}"
-        raise StoreUnavailableError(reason) from None
-    except PoolTimeout:
-        raise StoreUnavailableError("all connections are in use") from None
-    except TimeoutError:
-        raise StoreUnavailableError("it took too long to answer") from None
-    except _DEFECTS:
-        raise
-    except psycopg.Error as error:
-        raise StoreUnavailableError(reason_of(error, password)) from None
+    except (psycopg.Error, TimeoutError) as problem:
+        raise named(problem, password) from None
 
 
-def reason_of(error: psycopg.Error, password: str | None = None) -> str:
+def named(problem: psycopg.Error | TimeoutError, password: str | None = None) -> Exception:
+    """The error that stands for *problem*; *problem* itself if it is a mistake of somebody's."""
+    match problem:
+        case TimeoutError():
+            return StoreUnavailableError("it took too long to answer")
+        case errors.LockNotAvailable():
+            return HeldError("another transaction has held what is needed for too long")
+        case errors.SerializationFailure() | errors.DeadlockDetected():
+            return StoreConflictError(reason_of(problem, password))
+        case errors.UndefinedTable() | errors.UndefinedColumn() | errors.InvalidSchemaName():
+            return SchemaNotMigratedError(None, VERSION)
+        case errors.InsufficientPrivilege():
+            reason = f"the role may not do this: {reason_of(problem, password)}"
+            return StoreUnavailableError(reason)
+        case errors.InvalidSqlStatementName() | errors.DuplicatePreparedStatement():
+            return InvalidOptionError("prepare_threshold", _UNPREPARED)
+        case (
+            psycopg.DataError()
+            | psycopg.IntegrityError()
+            | psycopg.NotSupportedError()
+            | psycopg.ProgrammingError()
+        ):
+            # Only a mistake of ours, or of whoever changed the tables, can bring that about.
+            return problem
+        case _:
+            return StoreUnavailableError(reason_of(problem, password))
+
+
+def reason_of(problem: psycopg.Error, password: str | None = None) -> str:
     """The first line of what went wrong, without the password."""
-    said = error.diag.message_primary or str(error).strip().partition("\n")[0]
-    said = said or type(error).__name__
+    said = problem.diag.message_primary or str(problem).strip().partition("\n")[0]
+    said = said.removeprefix("connection failed: ") or type(problem).__name__
     return said.replace(password, "***") if password else said

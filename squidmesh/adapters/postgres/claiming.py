@@ -25,8 +25,8 @@ from squidmesh.records import FORMAT, microseconds, rows_to_text
 _MOST_EXPIRED: Final = 1000
 _ANY_TIME: Final = datetime.min.replace(tzinfo=UTC)
 
-_NOBODY: Final = '"step":"","number":0,"claim_id":"","token_hash":""'
-"""How a claim of nothing stands in the journal's text: the statement puts what it chose there."""
+_NOBODY: Final = '[["attempt_claimed","",0,"",""'
+"""How a claim of nothing begins in the journal's text: the statement writes what it chose."""
 
 # Without an index of queues alone the walk leaps from one queue to the next.
 _QUEUES: Final = """
@@ -105,7 +105,7 @@ _DUE: Final = """due as materialized (
             and steps.priority = lanes.priority
             and steps.visible_at <= (select at from clock)
             and runs.status in ('pending', 'running', 'retrying', 'paused', 'compensating')
-        order by steps.visible_at, steps.run_id
+        order by steps.visible_at, steps.run_id, steps.number, steps.step
         limit cardinality($6::text[])
         for update of steps, runs skip locked
     ) as found
@@ -140,6 +140,9 @@ _WRITES: Final = """claimed_runs as (
     set status = 'running',
         attempt_status = 'claimed',
         wake_at = null,
+        definition = null,
+        priority = null,
+        concurrency_key = null,
         claimed_at = (select at from clock),
         claim_id = chosen.claim_id,
         token_hash = chosen.token_hash,
@@ -154,14 +157,9 @@ _WRITES: Final = """claimed_runs as (
 ), new_entries as (
     insert into {schema}.entries (run_id, revision, at, format, cause, data)
     select run_id, fence, (select at from clock), $9::smallint, 'claim',
-        replace(
-            $8::text,
-            $10::text,
-            '"step":' || to_json(step)::text || ',"number":' || number
-                || case when visit = 1 then '' else ',"visit":' || visit end
-                || ',"claim_id":' || to_json(claim_id)::text
-                || ',"token_hash":' || to_json(token_hash)::text
-        )
+        '[["attempt_claimed",' || to_json(step)::text || ',' || number
+            || ',' || to_json(claim_id)::text || ',' || to_json(token_hash)::text
+            || $8::text || case when visit = 1 then '' else ',' || visit end || ']]'
     from chosen
 )"""
 
@@ -201,7 +199,7 @@ select clock.at,
         join {schema}.runs using (run_id)
         where steps.attempt_status = 'claimed' and steps.lease_until <= (select at from clock)
         order by steps.lease_until
-        limit $11::integer
+        limit $10::integer
     )
 from clock
 """
@@ -225,9 +223,8 @@ def claim(request: ClaimRequest, now: str | None) -> Steps[Claims]:
         microseconds(request.lease),
         quoted([ticket.claim_id for ticket in request.tickets]),
         quoted([ticket.token_hash for ticket in request.tickets]),
-        _entry(request),
+        _same_for_all(request),
         FORMAT,
-        _NOBODY,
         _MOST_EXPIRED,
     )
     ((at, next_visible_at, chosen, expired),) = yield Query(CLAIM, values)
@@ -241,11 +238,13 @@ def claim(request: ClaimRequest, now: str | None) -> Steps[Claims]:
     )
 
 
-def _entry(request: ClaimRequest) -> str:
-    """What the journal says of each claim, but for what the statement chooses."""
+def _same_for_all(request: ClaimRequest) -> str:
+    """What the journal says of each of these claims alike, behind what the statement chooses."""
     nothing = ClaimTicket(claim_id="", token_hash="")
     entry = _claim_of(request, nothing, AttemptId("", 0), _ANY_TIME)
-    return rows_to_text([entry], _ANY_TIME)
+    text = rows_to_text([entry], _ANY_TIME)
+    assert text.startswith(_NOBODY), "the statement knows how a claim begins"
+    return text[len(_NOBODY) : -len("]]")]
 
 
 def _claim_of(

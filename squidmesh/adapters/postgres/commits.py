@@ -11,12 +11,15 @@ from datetime import datetime
 from typing import Final
 
 import attrs
+from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
 from squidmesh.adapters.postgres.facts import lock, read_facts
+from squidmesh.adapters.postgres.hints import notify
 from squidmesh.adapters.postgres.reading import read_journal
 from squidmesh.adapters.postgres.statements import Query, Steps, arrays, columns, given
-from squidmesh.adapters.postgres.writing import write
+from squidmesh.adapters.postgres.writing import Manner, write
+from squidmesh.domain.state import AttemptStatus
 from squidmesh.errors import JournalCorruptError, StoreConflictError
 from squidmesh.judging import (
     Behind,
@@ -85,10 +88,12 @@ def plain_ones(changes: Sequence[Change]) -> list[Change]:
     return [change for change in changes if is_plain(change) and counts[change.runs[0].run_id] == 1]
 
 
-def commit_plain(changes: Sequence[Change], now: datetime | None) -> Steps[Committed]:
+def commit_plain(
+    changes: Sequence[Change], now: datetime | None, manner: Manner = Manner.CAREFUL
+) -> Steps[Committed]:
     """Commit *changes* of one run each in one statement; say what stood in others' way."""
     runs = [change.runs[0] for change in changes]
-    written = yield from write(runs, now)
+    written = yield from write(runs, now, manner)
     left = [run for run in runs if run.run_id not in written.run_ids]
     failures: dict[str, Result[None, CommitFailure]] = {}
     if left:
@@ -123,6 +128,28 @@ def commit_judged(
     raise StoreConflictError("others took the same keys or run ids, again and again")
 
 
+def commit_with_host(
+    changes: Sequence[Change], now: datetime | None, schema: str | None
+) -> Steps[Committed]:
+    """Commit *changes* in the host's transaction, and tell those who use *schema* with it.
+
+    The same mesh is told as well: behind the host's commit it cannot tell itself.
+    """
+    committed = yield from commit_judged(changes, now, wait=True)
+    if schema is not None:
+        queues = {
+            attempt.queue
+            for change, result in zip(changes, committed.results, strict=True)
+            if is_successful(result)
+            for run in change.runs
+            for attempt in run.attempts
+            if attempt.status is AttemptStatus.SCHEDULED and attempt.visible_at <= committed.at
+        }
+        if queues:
+            yield from notify(schema, queues, "")
+    return committed
+
+
 def _commit_once(
     changes: Sequence[Change], now: datetime | None, *, wait: bool
 ) -> Steps[Committed | None]:
@@ -130,7 +157,7 @@ def _commit_once(
     runs = [run for change in changes for run in change.runs]
     existing = [run for run in runs if run.expected]
     locked = (yield from lock(existing, wait=wait)) if existing else frozenset()
-    facts = yield from read_facts(runs, now)
+    facts = yield from read_facts(runs, now, wait=wait)
     free, held = _free(changes, facts, locked)
     passed, verdicts = judge(facts, free)
     results: dict[int, Result[None, CommitFailure]] = dict(held)
@@ -141,7 +168,7 @@ def _commit_once(
             results[id(change)] = Failure((yield from _failure(refused)))
     if passed:
         whole = _merged(passed)
-        written = yield from write(whole, now, together=True)
+        written = yield from write(whole, now, Manner.TOGETHER)
         taken = len(written.run_ids) < len(whole)
         if taken or not (yield from _keep_keys(passed, facts)):
             return None

@@ -12,6 +12,10 @@ from squidmesh.records import instant
 
 _NOW: Final = "select coalesce($1::timestamptz, clock_timestamp())"
 
+# A key, or a run's id, that somebody has taken and not committed yet cannot be passed over: who
+# takes it too has to wait for what becomes of it, and all that is committed with it waits as well.
+_NOW_AND_PATIENCE: Final = f"{_NOW}, set_config('lock_timeout', '100ms', true)"
+
 _RUNS: Final = """
 select run_id::text, revision, status
 from {schema}.runs
@@ -57,9 +61,12 @@ def lock(changes: Sequence[RunChange], *, wait: bool) -> Steps[frozenset[str]]:
     return frozenset(run_id for (run_id,) in rows)
 
 
-def read_facts(changes: Sequence[RunChange], now: datetime | None) -> Steps[Facts]:
-    """Read what *changes* are judged by."""
-    ((at,),) = yield Query(_NOW, (None if now is None else instant(now),))
+def read_facts(
+    changes: Sequence[RunChange], now: datetime | None, *, wait: bool = True
+) -> Steps[Facts]:
+    """Read what *changes* are judged by; without *wait* the transaction waits for nobody long."""
+    text = _NOW if wait else _NOW_AND_PATIENCE
+    ((at, *_),) = yield Query(text, (None if now is None else instant(now),))
     at = in_utc(at)
     runs = yield Query(_RUNS, (plain(dict.fromkeys(change.run_id for change in changes)),))
     claims = wanted_claims(changes)
@@ -92,11 +99,12 @@ def _attempt_key(row: Row) -> AttemptKey:
 
 
 def _claim(row: Row) -> Claim:
+    # When it became visible is only kept for one that waits, which nobody else asks about.
     status, token_hash, claim_id, visible_at, lease_until = row[4:]
     return Claim(
         status,
         token_hash,
         claim_id,
-        instant(in_utc(visible_at)),
+        "" if visible_at is None else instant(in_utc(visible_at)),
         None if lease_until is None else instant(in_utc(lease_until)),
     )

@@ -1,7 +1,7 @@
 """Leases that are prolonged from a thread of their own, over a connection of its own."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import psycopg
@@ -9,8 +9,11 @@ import psycopg
 from squidmesh.adapters.postgres.accidents import accidents
 from squidmesh.adapters.postgres.beating import beat
 from squidmesh.adapters.postgres.connection import Database
+from squidmesh.adapters.postgres.limits import limited_here
 from squidmesh.errors import StoreUnavailableError
 from squidmesh.ports.store import BeatReport, Heartbeats, HeldClaim
+
+_SHORTEST: Final = 1.0
 
 
 @attrs.define(eq=False)
@@ -31,8 +34,13 @@ class PostgresHeartbeats(Heartbeats):
         if self._connection is None:
             raise StoreUnavailableError("the heartbeats were closed")
         self._database.check_is_open()
-        with accidents(self._database.password):
+        with accidents(self._database.password), limited_here(self._connection, self._most(claims)):
             return self._database.drive_here(self._connection, beat(claims, self._database.now))
+
+    def _most(self, claims: Sequence[HeldClaim]) -> float:
+        """How many seconds a beat may take: one that is later than its leases is of no use."""
+        shortest = min((claim.lease.total_seconds() for claim in claims), default=0.0)
+        return min(self._database.options.deadline, max(shortest, _SHORTEST))
 
     def close(self) -> None:
         if self._connection is not None:

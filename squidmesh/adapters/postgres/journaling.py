@@ -9,11 +9,12 @@ from squidmesh.adapters.postgres.reading import load
 from squidmesh.adapters.postgres.rows import JSON_TEXT
 from squidmesh.adapters.postgres.statements import Query, Row, Steps
 from squidmesh.domain.evolution import evolve
-from squidmesh.domain.inspection import current_step
 from squidmesh.domain.state import RunState
 from squidmesh.judging import Behind
 from squidmesh.ports.store import Change, JournalRow, RevisionConflict, RunChange
 from squidmesh.records import FORMAT, RecordProblem, record_to_text, text_to_record
+
+_CURRENT_STEP: Final = "select current_step from {schema}.runs where run_id = $1::uuid"
 
 _SAVE_CHECKPOINT: Final = """
 insert into {schema}.checkpoints (run_id, revision, format, data)
@@ -43,11 +44,13 @@ def append(
         return Failure((yield from conflict(Behind(run_id, expected))))
     for entry in row.entries:
         state = evolve(state, entry)
+    # What lists show stays as it is; a row that has moved on meanwhile is a conflict anyway.
+    ((current_step,),) = yield Query(_CURRENT_STEP, (run_id,))
     change = RunChange(
         run_id=run_id,
         expected=expected,
         state=state,
-        current_step=current_step(state),
+        current_step=current_step,
         steps=(),
         attempts=(),
         journal=(row,),

@@ -37,20 +37,25 @@ _RUN: Final = """
 """
 
 LATEST: Final = """
-    step, visit, number, queue, attempt_status, scheduled_at, visible_at, wake_at, claimed_at,
+    step, visit, number, {queue}, attempt_status, coalesce(scheduled_at, since),
+    coalesce(visible_at, since), wake_at,
+    nullif(coalesce(claimed_at, case when claim_id is not null then since end), '-infinity'),
     ended_at, claim_id, token_hash, owner, lease, lease_until, fence, attempt_error,
     error_encoding
 """
+
+_LATEST: Final = LATEST.replace("{queue}", "coalesce(step_runs.queue, runs.queue)")
 
 _STATES: Final = f"""
 select (select coalesce($1::timestamptz, clock_timestamp())), {_RUN},
     array(
         select json_build_array(
             json_build_array(
-                step, visit, status, output, under, error, transition, ended, applied, failures,
-                lost, deferrals, carried, manual, since, output_encoding | error_encoding
+                step, visit, status, output, under, error, transition, ended, applied,
+                coalesce(failures, 0), coalesce(lost, 0), coalesce(deferrals, 0),
+                coalesce(carried, false), manual, since, output_encoding | error_encoding
             ),
-            case when number is not null then json_build_array({LATEST}) end
+            case when number is not null then json_build_array({_LATEST}) end
         )::text
         from {{schema}}.step_runs
         where step_runs.run_id = runs.run_id

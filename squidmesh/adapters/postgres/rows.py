@@ -101,10 +101,10 @@ def step_row(run_id: str, step: StepState) -> Row:
         step.transition,
         step.ended,
         step.applied,
-        step.failures,
-        step.lost,
-        step.deferrals,
-        step.carried,
+        step.failures or None,
+        step.lost or None,
+        step.deferrals or None,
+        step.carried or None,
         None if step.output is None else encode(step.output),
         step.under,
         _document(step.error),
@@ -112,7 +112,14 @@ def step_row(run_id: str, step: StepState) -> Row:
     )
 
 
-def latest_row(facts: RunStarted, attempt: AttemptState | None) -> Row:
+def ended_run_row(change: RunChange) -> Row:
+    """What a run ended as, and when."""
+    state = change.state
+    started_at, ended_at = instant(state.facts.at), _instant(state.ended_at)
+    return (change.run_id, state.status.value, started_at, ended_at)
+
+
+def latest_row(facts: RunStarted, step: StepState, attempt: AttemptState | None) -> Row:
     """A visit's latest attempt; what claims look for is repeated from its run while it waits."""
     if attempt is None:
         return _NO_ATTEMPT
@@ -121,9 +128,9 @@ def latest_row(facts: RunStarted, attempt: AttemptState | None) -> Row:
         attempt.number,
         attempt.status.value,
         _instant(attempt.ended_at),
-        instant(attempt.scheduled_at),
-        instant(attempt.visible_at),
-        _instant(attempt.claimed_at),
+        _unless_same(attempt.scheduled_at, step),
+        instant(attempt.visible_at) if waits else _unless_same(attempt.visible_at, step),
+        _never(attempt) or _unless_same(attempt.claimed_at, step),
         _instant(attempt.wake_at),
         None if attempt.lease is None else microseconds(attempt.lease),
         attempt.fence,
@@ -131,11 +138,21 @@ def latest_row(facts: RunStarted, attempt: AttemptState | None) -> Row:
         attempt.claim_id,
         attempt.token_hash,
         attempt.owner,
-        attempt.queue,
+        attempt.queue if waits or attempt.queue != facts.queue else None,
         facts.fingerprint if waits else None,
         facts.concurrency_key if waits else None,
         _document(attempt.error),
     )
+
+
+def _unless_same(at: datetime | None, step: StepState) -> str | None:
+    """An instant, but for that at which the visit began, which its row has already."""
+    return None if at is None or at == step.since else instant(at)
+
+
+def _never(attempt: AttemptState) -> str | None:
+    """What stands for no instant at all where null would say something else."""
+    return "-infinity" if attempt.claimed_at is None and attempt.claim_id is not None else None
 
 
 def ended_row(attempt: AttemptState | None) -> Row:

@@ -31,6 +31,7 @@ def migrate(schema: str) -> Steps[int]:
         SchemaNotMigratedError: a newer release has already brought them further.
 
     """
+    yield Query("set local lock_timeout = 0")
     yield Query(_LOCK, (f"squidmesh:{schema}",))
     found = yield from version_of(schema)
     if found is not None and found > VERSION:

@@ -35,69 +35,70 @@ create table {schema}.runs (
     root uuid,
     replayed_from uuid,
     trace_context text
-) with (fillfactor = 75);
+) with (fillfactor = 60);
 
-create index runs_started
-    on {schema}.runs (started_at desc, run_id desc);
-
+-- The newest are found at its end: an index that grows there stays full.
 create index runs_workflow
-    on {schema}.runs (workflow, started_at desc, run_id desc);
+    on {schema}.runs (workflow, started_at, run_id);
 
-create index runs_live
-    on {schema}.runs (started_at desc, run_id desc)
-    where ended_at is null;
+-- What a run ended as stands apart, so that its row stays out of the indexes to the last.
+create table {schema}.ended_runs (
+    ended_at timestamptz not null,
+    started_at timestamptz not null,
+    run_id uuid not null,
+    status text not null
+);
 
-create index runs_final
-    on {schema}.runs (status, started_at desc, run_id desc)
-    where ended_at is not null;
+create index ended_runs_status
+    on {schema}.ended_runs (status, started_at, run_id);
 
-create index runs_ended
-    on {schema}.runs using brin (ended_at);
-
--- A visit of a step, with its latest attempt: one row to insert and one to update per step.
+-- A visit of a step, with its latest attempt: one row to insert and one to update per step. Of the
+-- attempt's instants those are null that equal the visit's own, unless the attempt still waits; so is
+-- a count of nothing, and a queue that is the run's. What ends a visit changes only columns at its
+-- end, so that little is logged.
 create table {schema}.step_runs (
     run_id uuid not null,
+    since timestamptz not null,
     visit integer not null,
     position integer not null,
-    since timestamptz not null,
     step text not null,
-    status text not null,
-    transition integer,
-    ended integer,
-    applied integer,
-    failures integer not null,
-    lost integer not null,
-    deferrals integer not null,
-    carried boolean not null,
-    output text,
+    carried boolean,
     output_encoding smallint not null default 0,
     error_encoding smallint not null default 0,
-    under text,
-    error text,
-    manual text,
     number integer,
-    attempt_status text,
-    ended_at timestamptz,
+    fence integer,
+    failures integer,
+    lost integer,
+    deferrals integer,
+    priority integer,
+    lease bigint,
     scheduled_at timestamptz,
     visible_at timestamptz,
     claimed_at timestamptz,
     wake_at timestamptz,
-    lease_until timestamptz,
-    lease bigint,
-    fence integer,
-    priority integer,
     claim_id text,
-    token_hash text,
     owner text,
     queue text,
     definition text,
     concurrency_key text,
+    manual text,
+    status text not null,
+    attempt_status text,
+    token_hash text,
+    lease_until timestamptz,
+    ended_at timestamptz,
+    transition integer,
+    ended integer,
+    applied integer,
+    output text,
+    under text,
+    error text,
     attempt_error text,
     primary key (run_id, step, visit)
-) with (fillfactor = 85);
+) with (fillfactor = 50);
 
 create index step_runs_due
-    on {schema}.step_runs (queue, definition, priority desc, visible_at, run_id)
+    on {schema}.step_runs (queue, definition, priority desc, visible_at, run_id, number, step)
     where attempt_status = 'scheduled';
 
 create index step_runs_leased
@@ -107,6 +108,10 @@ create index step_runs_leased
 create index step_runs_owed
     on {schema}.step_runs (wake_at)
     where attempt_status = 'scheduled' and wake_at is not null;
+
+create index step_runs_paused
+    on {schema}.step_runs (run_id)
+    where status = 'paused';
 
 -- The attempts before the latest one of their visit.
 create table {schema}.attempts (
@@ -159,9 +164,6 @@ create table {schema}.definitions (
     version text,
     document text not null
 );
-
-create index definitions_workflow
-    on {schema}.definitions (workflow);
 
 create table {schema}.idempotency_keys (
     scope text not null,

@@ -119,6 +119,10 @@ _DEFINITION: Final = columns(
 
 _RECEIPT: Final = columns(run_id="uuid", key="text", command="text")
 
+_END: Final = columns(
+    run_id="uuid", status="word", started_at="timestamptz", ended_at="timestamptz"
+)
+
 _GUARD: Final = columns(
     run_id="uuid",
     step="text",
@@ -196,8 +200,9 @@ MOVES: Final = Part(
         update {{schema}}.runs
         set {_assignments(_key_aside(_RUN, 2))}
         from {{given}}
-        join locked on locked.run_id = given.run_id and locked.revision = given.expected
+        {{locked}}
         where runs.run_id = given.run_id
+            and runs.revision = given.expected
             and {{guarded}}
         returning runs.run_id
     """,
@@ -210,7 +215,7 @@ STARTS: Final = Part(
         insert into {{schema}}.runs ({_names((_RUN[0], *_RUN[2:], *_START))})
         select {_names((_RUN[0], *_RUN[2:], *_START))}
         from {{given}}
-        on conflict (run_id) do nothing
+        {{unless_taken}}
         returning run_id
     """,
 )
@@ -253,7 +258,13 @@ ENDED_STEPS: Final = Part(
         set {_assignments(_key_aside(_STEP))},
             attempt_status = coalesce(given.attempt_status, step_runs.attempt_status),
             ended_at = coalesce(given.ended_at, step_runs.ended_at),
-            attempt_error = coalesce(given.attempt_error, step_runs.attempt_error)
+            attempt_error = coalesce(given.attempt_error, step_runs.attempt_error),
+            lease_until = case
+                when given.attempt_status is null then step_runs.lease_until
+            end,
+            token_hash = case
+                when given.attempt_status is null then step_runs.token_hash
+            end
         from {{given}}
         where {_SAME_VISIT} and {{passed}}
     """,
@@ -308,6 +319,18 @@ RECEIPTS: Final = Part(
     """,
 )
 
+# Nothing but the end of a run is written here, and a run ends once.
+ENDED_RUNS: Final = Part(
+    "new_ended_runs",
+    _END,
+    f"""
+        insert into {{schema}}.ended_runs ({_names(_END)})
+        select {_names(_END)}
+        from {{given}}
+        where {{passed}}
+    """,
+)
+
 PARTS: Final = (
     GUARDS,
     MOVES,
@@ -319,4 +342,5 @@ PARTS: Final = (
     ENTRIES,
     DEFINITIONS,
     RECEIPTS,
+    ENDED_RUNS,
 )

@@ -12,7 +12,7 @@ from squidmesh.domain.state import AttemptState
 from squidmesh.records import instant
 
 _SCHEDULED: Final = f"""
-select run_id::text, {LATEST}
+select run_id::text, {LATEST.replace("{queue}", "queue")}
 from {{schema}}.step_runs
 """
 

@@ -2,11 +2,11 @@
 
 The statement is put together from the parts that the batch needs, so a commit that only moves a
 run on asks the server for nothing else; each combination is prepared once. It fences itself: the
-rows of runs are locked in the order of their ids and written only where the expected revision
-still stands and every guard holds, and all other rows follow those runs. Rows that a transaction
-of somebody else holds are passed over: one slow host does not stop everybody's commits.
+rows of runs are written only where the expected revision still stands and every guard holds, and
+all other rows follow those runs.
 """
 
+import enum
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,6 +19,7 @@ from squidmesh.adapters.postgres import tables
 from squidmesh.adapters.postgres.rows import (
     attempt_row,
     ended_row,
+    ended_run_row,
     entries_row,
     in_utc,
     latest_row,
@@ -28,8 +29,14 @@ from squidmesh.adapters.postgres.rows import (
 )
 from squidmesh.adapters.postgres.statements import Query, Row, Steps, arrays, given, plain
 from squidmesh.adapters.postgres.tables import PARTS, Part
-from squidmesh.domain.entries import AttemptScheduled, ManualStepPaused, RunStarted
-from squidmesh.domain.state import AttemptStatus
+from squidmesh.domain.entries import (
+    AttemptClaimed,
+    AttemptDeferred,
+    AttemptScheduled,
+    ManualStepPaused,
+    RunStarted,
+    RunTerminal,
+)
 from squidmesh.ports.store import Guard, LeaseOver, RunChange, StillDue, StillHeld
 from squidmesh.records import FORMAT, instant
 
@@ -47,10 +54,25 @@ _CLOCK: Final = """
         select coalesce($1::timestamptz, clock_timestamp()) as at
     )"""
 
+_IF_LOCKED: Final = "join locked on locked.run_id = given.run_id"
+_UNLESS_TAKEN: Final = "on conflict (run_id) do nothing"
 _GUARDED: Final = "given.run_id <> all (array(select run_id from unguarded))"
 _PASSED: Final = "given.run_id = any (array(select run_id from written))"
 
-_OPEN: Final = frozenset({AttemptStatus.SCHEDULED, AttemptStatus.CLAIMED})
+
+class Manner(enum.Enum):
+    """How a batch is written.
+
+    HASTY: rows that others hold are waited for, as long as the session waits for locks at all, and
+    an id that is taken is an error: the cheapest, where both are rare. CAREFUL: such rows are
+    locked first, in the order of their ids, or passed over. TOGETHER: the rows are locked already,
+    and everything is taken back unless all of it is written.
+    """
+
+    HASTY = "hasty"
+    CAREFUL = "careful"
+    TOGETHER = "together"
+
 
 Batch = dict[Part, list[Row]]
 """The rows of each part of a commit."""
@@ -64,43 +86,49 @@ class Written:
     run_ids: frozenset[str]
 
 
-def write(
-    changes: Sequence[RunChange], now: datetime | None, *, together: bool = False
-) -> Steps[Written]:
+def write(changes: Sequence[RunChange], now: datetime | None, manner: Manner) -> Steps[Written]:
     """Write all rows of those of *changes* that still may be; each is about another run.
 
-    *now* is the store's time where a test owns it; else the server's counts. *together* is for a
-    caller that takes everything back unless all of them are written.
+    *now* is the store's time where a test owns it; else the server's counts.
     """
-    batch = _batch(changes)
-    if together and tables.DEFINITIONS in batch:
-        batch[tables.DEFINITIONS] = list(
-            {row[1]: row for row in batch[tables.DEFINITIONS]}.values()
-        )
+    # In one order everywhere: whoever waits for a row waits for nobody who waits for them.
+    batch = _batch(sorted(changes, key=_run_id))
+    if manner is Manner.TOGETHER and tables.DEFINITIONS in batch:
+        once = {row[1]: row for row in batch[tables.DEFINITIONS]}
+        batch[tables.DEFINITIONS] = list(once.values())
     parts = tuple(part for part in PARTS if part in batch)
     values: list[object] = [None if now is None else instant(now)]
-    if tables.MOVES in batch:
+    if manner is Manner.CAREFUL and tables.MOVES in batch:
         values.append(plain(change.run_id for change in changes if change.expected))
     for part in parts:
         values += arrays(part.columns, batch[part])
-    rows = yield Query(_text(parts, together=together), values)
+    rows = yield Query(_text(parts, manner), values)
     at, written = rows[0]
     return Written(in_utc(at), frozenset(written))
 
 
+def _run_id(change: RunChange) -> str:
+    return change.run_id
+
+
 @cache
-def _text(parts: tuple[Part, ...], *, together: bool) -> str:
+def _text(parts: tuple[Part, ...], manner: Manner) -> str:
     """The statement that does what *parts* do."""
     writes = [part for part in (tables.MOVES, tables.STARTS) if part in parts]
-    locks = tables.MOVES in parts
+    locks = manner is Manner.CAREFUL and tables.MOVES in parts
     written = " union all ".join(f"select run_id from {part.name}" for part in writes)
     expressions = [_CLOCK, *([_LOCKED] if locks else [])]
-    guarded = _GUARDED if tables.GUARDS in parts else "true"
-    passed = "true" if together else _PASSED
+    meant = {
+        "{locked}": _IF_LOCKED if locks else "",
+        "{unless_taken}": "" if manner is Manner.HASTY else _UNLESS_TAKEN,
+        "{guarded}": _GUARDED if tables.GUARDS in parts else "true",
+        "{passed}": "true" if manner is Manner.TOGETHER else _PASSED,
+    }
     first = 3 if locks else 2
     for part in parts:
         body = part.body.replace("{given}", given(part.columns, first))
-        body = body.replace("{guarded}", guarded).replace("{passed}", passed)
+        for place, sql in meant.items():
+            body = body.replace(place, sql)
         expressions.append(f"{part.name} as ({body})")
         first += len(part.columns)
         if part is writes[-1]:
@@ -124,6 +152,8 @@ def _batch(changes: Sequence[RunChange]) -> Batch:
         batch[tables.ENTRIES] += [entries_row(change.run_id, row) for row in change.journal]
         if change.definition is not None:
             batch[tables.DEFINITIONS].append(_definition_row(change))
+        if change.state.ended_at is not None and _ends(change):
+            batch[tables.ENDED_RUNS].append(ended_run_row(change))
         if change.state.receipts:
             receipts = _receipt_rows(change)
             if receipts:
@@ -131,45 +161,59 @@ def _batch(changes: Sequence[RunChange]) -> Batch:
     return batch
 
 
+def _ends(change: RunChange) -> bool:
+    return any(isinstance(entry, RunTerminal) for row in change.journal for entry in row.entries)
+
+
 def _add_steps(batch: Batch, change: RunChange) -> None:
     """Add the rows of steps, each with its latest attempt, and of the attempts before those."""
     run_id, facts = change.run_id, change.state.facts
     changed = {attempt.id: attempt for attempt in change.attempts}
-    positions = _positions(change)
+    positions, turned = _course(change)
     for step in change.steps:
         row = step_row(run_id, step)
         latest = changed.pop(step.attempts[-1].id, None) if step.attempts else None
         position = positions.get(step.step)
+        since = turned.get(step.step)
         if position is not None:
             batch[tables.NEW_STEPS].append(
-                (*row, position, instant(step.since), *latest_row(facts, latest))
+                (*row, position, instant(step.since), *latest_row(facts, step, latest))
             )
-        elif latest is not None and latest.status in _OPEN:
-            batch[tables.TURNED_STEPS].append((*row, *latest_row(facts, latest)))
-            if latest.number > 1 and latest.status is AttemptStatus.SCHEDULED:
-                # It may take the place of one that ended in an earlier commit.
-                changed.setdefault(step.attempts[-2].id, step.attempts[-2])
+        elif latest is not None and since is not None:
+            batch[tables.TURNED_STEPS].append((*row, *latest_row(facts, step, latest)))
+            if since > 1:
+                # It takes the place of one that may have ended in an earlier commit.
+                changed.setdefault(step.attempts[since - 2].id, step.attempts[since - 2])
         else:
             batch[tables.ENDED_STEPS].append((*row, *ended_row(latest)))
     if changed:
         batch[tables.ATTEMPTS] += [attempt_row(run_id, attempt) for attempt in changed.values()]
 
 
-def _positions(change: RunChange) -> dict[str, int]:
-    """Where the steps that begin with this change stand among the run's: by revision."""
+def _course(change: RunChange) -> tuple[dict[str, int], dict[str, int]]:
+    """What happens to steps: which begin, which turn to something new about their latest attempt.
+
+    Those that begin have the revision of their first entry, which is their place among the run's;
+    those that turn the number of the first attempt that is scheduled after others, or else 0.
+    """
     positions: dict[str, int] = {}
+    turned: dict[str, int] = {}
     for row in change.journal:
         for revision, entry in enumerate(row.entries, row.revision - len(row.entries) + 1):
             match entry:
                 case AttemptScheduled(step=step, number=1) | ManualStepPaused(step=step):
                     positions[step] = revision
+                case AttemptScheduled(step=step, number=number):
+                    turned.setdefault(step, number)
+                case AttemptClaimed(step=step) | AttemptDeferred(step=step):
+                    turned.setdefault(step, 0)
                 case RunStarted(carried=carried) if carried:
                     positions |= {
                         item.step: index - len(carried) for index, item in enumerate(carried)
                     }
                 case _:
                     pass
-    return positions
+    return positions, turned
 
 
 def _guard_row(run_id: str, guard: Guard) -> Row:

@@ -67,10 +67,14 @@ def accidents() -> Iterator[None]:
         raise StoreUnavailableError(reason) from error
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+def connect(path: Path, *, read_only: bool = False, any_thread: bool = False) -> sqlite3.Connection:
     """Open a connection that commits durably and waits for others, for a while."""
     connection = sqlite3.connect(
-        path, timeout=BUSY_SECONDS, isolation_level=None, cached_statements=_CACHED_STATEMENTS
+        path,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        cached_statements=_CACHED_STATEMENTS,
+        check_same_thread=not any_thread,
     )
     try:
         _keep_log(connection)
@@ -121,7 +125,7 @@ def transact(
     return answer
 
 
-def _look(connection: sqlite3.Connection, body: Callable[[sqlite3.Connection], _Answer]) -> _Answer:
+def look(connection: sqlite3.Connection, body: Callable[[sqlite3.Connection], _Answer]) -> _Answer:
     """Run *body* over one snapshot."""
     connection.execute("begin")
     try:
@@ -193,7 +197,7 @@ class Database:
         """Run *body* over one snapshot, which holds every commit that was answered before."""
         self.check_is_there()
         with accidents():
-            return await self._reader.run(lambda connection: _look(connection, body))
+            return await self._reader.run(lambda connection: look(connection, body))
 
     def check_is_there(self) -> None:
         """Refuse to go on with a closed store, or with a file that is no longer the one at *path*.

@@ -2,7 +2,8 @@
 
 import os
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -23,7 +24,9 @@ from squidmesh.adapters.sqlite import (
 from squidmesh.adapters.sqlite.connection import Database
 from squidmesh.adapters.sqlite.facts import KEYS
 from squidmesh.adapters.sqlite.heartbeats import SQLiteHeartbeats
+from squidmesh.adapters.sqlite.hosting import AnyConnection, HostTransaction, connection_in
 from squidmesh.adapters.sqlite.rows import key_record
+from squidmesh.adapters.sqlite.stepping import StepConnections
 from squidmesh.domain.entries import AttemptId
 from squidmesh.domain.state import AttemptState, RunState
 from squidmesh.ports.clock import Clock
@@ -34,7 +37,9 @@ from squidmesh.ports.store import (
     ClaimRequest,
     Claims,
     Committed,
+    Heard,
     Heartbeats,
+    Hints,
     JournalRow,
     KeyRecord,
     Loaded,
@@ -47,6 +52,7 @@ from squidmesh.ports.store import (
     Store,
     StoredDefinition,
 )
+from squidmesh.ports.transactions import Opened, Transactions
 from squidmesh.records import FORMAT, instant
 
 _ALL_DEFINITIONS: Final = """
@@ -70,7 +76,7 @@ where fingerprint = ? and format <= ?
 
 
 @attrs.frozen(eq=False)
-class SQLiteStore(Store, RunStore, AttemptStore, Presence, Schema, Journal):
+class SQLiteStore(Store, RunStore, AttemptStore, Presence, Hints, Schema, Journal, Transactions):
     """All that a mesh keeps, in one file.
 
     Several processes on one machine may open the file; a network drive will not do. The clock that
@@ -79,6 +85,10 @@ class SQLiteStore(Store, RunStore, AttemptStore, Presence, Schema, Journal):
     """
 
     _database: Database
+    _steps: StepConnections = attrs.field(
+        default=attrs.Factory(lambda self: StepConnections(self._database), takes_self=True)
+    )
+    _host: HostTransaction | None = None
 
     @classmethod
     async def open(cls, path: str | os.PathLike[str], *, clock: Clock) -> "SQLiteStore":
@@ -98,62 +108,92 @@ class SQLiteStore(Store, RunStore, AttemptStore, Presence, Schema, Journal):
             raise
         return store
 
+    @property
+    def _within(self) -> Database | HostTransaction:
+        """What functions run in: the database, or the host's transaction in it."""
+        return self._host or self._database
+
     async def commit(self, changes: Sequence[Change]) -> Committed:
-        return await self._database.write(
+        return await self._within.write(
             lambda connection, now: commits.commit(connection, changes, now)
         )
 
     async def claim(self, request: ClaimRequest) -> Claims:
-        return await self._database.write(
+        return await self._within.write(
             lambda connection, now: claiming.claim(connection, request, now)
         )
 
     async def load(self, run_ids: Collection[str]) -> Loaded:
-        states = await self._database.read(lambda connection: reading.load(connection, run_ids))
+        states = await self._within.read(lambda connection: reading.load(connection, run_ids))
         return Loaded(at=self._database.clock.now(), states=states)
 
     def heartbeats(self) -> Heartbeats:
         return SQLiteHeartbeats.open(self._database)
 
     async def close(self) -> None:
-        await self._database.close()
+        if self._host is None:
+            await self._database.close()
+
+    @property
+    def is_transactional(self) -> bool:
+        return True
+
+    @property
+    def excludes_others(self) -> bool:
+        return True
+
+    async def joined(self, connection: object) -> "SQLiteStore":
+        found = await connection_in(connection, self._database)
+        return attrs.evolve(self, host=HostTransaction(self._database, found))
+
+    @asynccontextmanager
+    async def transaction(self, *, in_thread: bool) -> AsyncIterator[Opened["SQLiteStore"]]:
+        if in_thread:
+            async with self._steps.for_threads() as plain:
+                yield Opened(plain, self._of_step(plain))
+        else:
+            async with self._steps.for_coroutines() as connection:
+                yield Opened(connection, self._of_step(connection))
+
+    def _of_step(self, connection: AnyConnection) -> "SQLiteStore":
+        return attrs.evolve(self, host=HostTransaction(self._database, connection, is_steps=True))
 
     async def list_runs(self, query: RunQuery) -> tuple[RunSummary, ...]:
-        return await self._database.read(lambda connection: listing.list_runs(connection, query))
+        return await self._within.read(lambda connection: listing.list_runs(connection, query))
 
     async def find_key(self, scope: str, key: str) -> KeyRecord | None:
         now = instant(self._database.clock.now())
-        rows = await self._database.read(
+        rows = await self._within.read(
             lambda connection: KEYS.run(connection, [(scope, key, now)])
         )
         return key_record(rows[0]) if rows else None
 
     async def definitions(self, workflows: Collection[str] | None = None) -> tuple[str, ...]:
-        return await self._database.read(partial(_fingerprints, workflows=workflows))
+        return await self._within.read(partial(_fingerprints, workflows=workflows))
 
     async def definition(self, fingerprint: str) -> StoredDefinition | None:
-        return await self._database.read(partial(_definition, fingerprint=fingerprint))
+        return await self._within.read(partial(_definition, fingerprint=fingerprint))
 
     async def owed_wakeups(
         self, *, due_before: datetime | None, limit: int
     ) -> tuple[tuple[str, AttemptState], ...]:
         now = self._database.clock.now()
-        return await self._database.read(
+        return await self._within.read(
             lambda connection: waking.owed_wakeups(connection, due_before, now, limit)
         )
 
     async def woken(self, wakeups: Sequence[tuple[str, AttemptId, datetime]]) -> None:
-        await self._database.write(lambda connection, _: waking.woken(connection, wakeups))
+        await self._within.write(lambda connection, _: waking.woken(connection, wakeups))
 
     async def take_lease(self, name: str, owner: str, length: timedelta) -> bool:
-        return await self._database.write(
+        return await self._within.write(
             lambda connection, now: presence.take_lease(connection, name, owner, length, now)
         )
 
     async def worker_seen(
         self, owner: str, queues: Sequence[str], definitions: Sequence[str]
     ) -> None:
-        await self._database.write(
+        await self._within.write(
             lambda connection, now: presence.worker_seen(
                 connection, owner, queues, definitions, now
             )
@@ -161,15 +201,26 @@ class SQLiteStore(Store, RunStore, AttemptStore, Presence, Schema, Journal):
 
     async def workers_for(self, fingerprint: str, *, within: timedelta) -> tuple[str, ...]:
         since = self._database.clock.now() - within
-        return await self._database.read(
+        return await self._within.read(
             lambda connection: presence.workers_for(connection, fingerprint, since)
         )
 
+    @property
+    def hears(self) -> bool:
+        """A file tells nobody that it has changed; other processes find out when they poll."""
+        return False
+
+    async def hint(self, queues: Collection[str], *, source: str) -> None:
+        """There is no way to tell other processes."""
+
+    async def listen(self, heard: Heard, *, source: str) -> None:
+        """There is no way to hear from other processes."""
+
     async def migrate(self) -> int:
-        found = await self._database.read(schema.version_of)
+        found = await self._within.read(schema.version_of)
         if found == schema.VERSION:
             return found
-        return await self._database.write(lambda connection, _: schema.migrate(connection))
+        return await self._within.write(lambda connection, _: schema.migrate(connection))
 
     def migration_sql(self) -> str:
         return schema.sql()
@@ -177,22 +228,22 @@ class SQLiteStore(Store, RunStore, AttemptStore, Presence, Schema, Journal):
     async def append(
         self, run_id: str, expected: int, row: JournalRow
     ) -> Result[None, RevisionConflict]:
-        return await self._database.write(
+        return await self._within.write(
             lambda connection, _: journaling.append(connection, run_id, expected, row)
         )
 
     async def read(self, run_id: str, *, after: int = 0) -> tuple[JournalRow, ...]:
-        return await self._database.read(
+        return await self._within.read(
             lambda connection: reading.read_journal(connection, run_id, after=after)
         )
 
     async def save_checkpoint(self, state: RunState) -> None:
-        await self._database.write(
+        await self._within.write(
             lambda connection, _: journaling.save_checkpoint(connection, state)
         )
 
     async def checkpoint(self, run_id: str) -> RunState | None:
-        return await self._database.read(partial(journaling.checkpoint, run_id=run_id))
+        return await self._within.read(partial(journaling.checkpoint, run_id=run_id))
 
 
 def _fingerprints(
