@@ -154,10 +154,10 @@ class Committer:
 
     async def close(self) -> None:
         """Commit what is queued, then stop."""
-        while self._held:
-            await asyncio.gather(*self._held)
+        self._closing = True
+        for waiting in self._held:
+            waiting.cancel()
         if self._task is not None:
-            self._closing = True
             self._wake.set()
             await asyncio.shield(self._task)
             self._task = None
@@ -390,7 +390,7 @@ class Committer:
             pause = min(HELD_PAUSE * 2**ask.holds, LONGEST_HELD_PAUSE)
             ask.holds += 1
             ask.held_for += pause
-            if ask.held_for > LONGEST_HELD:
+            if self._closing or ask.held_for > LONGEST_HELD:
                 reason = f"another transaction has held the run for over {LONGEST_HELD:g} seconds"
                 ask.fail(StoreUnavailableError(reason))
             else:
@@ -399,7 +399,11 @@ class Committer:
                 waiting.add_done_callback(self._held.discard)
 
     async def _queue_in(self, seconds: float, ask: Ask) -> None:
-        await self.time.clock.sleep(seconds)
+        try:
+            await self.time.clock.sleep(seconds)
+        except asyncio.CancelledError:
+            ask.fail(StoreUnavailableError("it was closed while another transaction held the run"))
+            raise
         self.queue((ask,))
 
     def _again(self, asks: Sequence[Ask]) -> None:

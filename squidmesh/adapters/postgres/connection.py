@@ -82,6 +82,7 @@ class Database:
             connect=self._connect_for_pool,
             least=self.options.min_connections,
             most=self.options.max_connections,
+            deadline=self.options.deadline,
         )
 
     @classmethod
@@ -141,7 +142,8 @@ class Database:
 
         A race that the server resolves by an error is run again, from the beginning.
         """
-        await self.check_schema()
+        if not self._is_ready:
+            await self.check_schema()
         for _ in range(_MOST_RACES):
             try:
                 return await self._run_once(steps(), transaction=transaction)
@@ -156,12 +158,21 @@ class Database:
 
     async def _run_once(self, steps: Steps[_Answer], *, transaction: bool) -> _Answer:
         limit = Limit.after(self.options.deadline)
+        pool = self._pool
         try:
-            async with self._pool.lent(limit) as connection:
+            kept = await pool.take(limit)
+            if kept.cursor is None:
+                kept.cursor = _OurAsyncCursor(kept.connection, row_factory=tuple_row)
+            try:
                 if not transaction:
-                    return await self.drive(connection, steps)
-                async with connection.transaction():
-                    return await self.drive(connection, steps)
+                    return await self._drive(kept.cursor, steps)
+                async with kept.connection.transaction():
+                    return await self._drive(kept.cursor, steps)
+            except psycopg.Error as problem:
+                await pool.accident(kept, limit, problem)
+                raise
+            finally:
+                await pool.give_back(kept, limit)
         except RACES:
             raise
         except (psycopg.Error, TimeoutError) as problem:
@@ -224,7 +235,9 @@ class Database:
 
     async def drive(self, connection: Connection, steps: Steps[_Answer]) -> _Answer:
         """Run *steps* on *connection*, ours or the host's."""
-        cursor = _OurAsyncCursor(connection, row_factory=tuple_row)
+        return await self._drive(_OurAsyncCursor(connection, row_factory=tuple_row), steps)
+
+    async def _drive(self, cursor: AsyncRawCursor[Any], steps: Steps[_Answer]) -> _Answer:
         try:
             query = next(steps)
             while True:

@@ -28,7 +28,7 @@ class Limit:
 
     until: float
     is_over: bool = attrs.field(default=False, init=False)
-    _asking: "asyncio.Task[None] | None" = attrs.field(default=None, init=False)
+    asking: "asyncio.Task[None] | None" = attrs.field(default=None, init=False)
 
     @classmethod
     def after(cls, seconds: float) -> "Limit":
@@ -40,33 +40,47 @@ class Limit:
         """How many seconds are left, none below zero."""
         return max(self.until - asyncio.get_running_loop().time(), 0.0)
 
-    @contextmanager
-    def on(self, connection: "psycopg.AsyncConnection[Any]") -> Iterator[None]:
-        """Hold whatever is done with *connection* in the block to the limit.
 
-        Raises:
-            TimeoutError: It took longer, in place of what the driver says of that.
-        """
+@attrs.define(eq=False)
+class Watch:
+    """Looks every so often whether a call has taken too long.
+
+    Calls are many and short, and a timer for each would cost more than looking at none of them.
+    """
+
+    interval: float
+    _calls: "dict[Limit, psycopg.AsyncConnection[Any]]" = attrs.field(factory=dict, init=False)
+    _timer: asyncio.TimerHandle | None = attrs.field(default=None, init=False)
+
+    def begin(self, limit: Limit, connection: "psycopg.AsyncConnection[Any]") -> None:
+        """Hold whatever is done with *connection* to *limit*, until it has ended."""
+        self._calls[limit] = connection
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self.interval, self._look)
+
+    def end(self, limit: Limit) -> None:
+        """Say that what was held to *limit* is over."""
+        self._calls.pop(limit, None)
+        if limit.asking is not None:
+            limit.asking.cancel()
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
         loop = asyncio.get_running_loop()
-        timers = (
-            loop.call_at(self.until, self._ask_to_stop, connection),
-            loop.call_at(self.until + GRACE_SECONDS, shut_down, connection),
-        )
-        try:
-            yield
-        except psycopg.Error:
-            if self.is_over:
-                raise TimeoutError from None
-            raise
-        finally:
-            for timer in timers:
-                timer.cancel()
-            if self._asking is not None:
-                self._asking.cancel()
-
-    def _ask_to_stop(self, connection: "psycopg.AsyncConnection[Any]") -> None:
-        self.is_over = True
-        self._asking = asyncio.get_running_loop().create_task(_ask_to_stop(connection))
+        now = loop.time()
+        for limit, connection in tuple(self._calls.items()):
+            if limit.until + GRACE_SECONDS <= now:
+                shut_down(connection)
+            elif limit.until <= now and not limit.is_over:
+                limit.is_over = True
+                limit.asking = loop.create_task(_ask_to_stop(connection))
+        self._timer = loop.call_later(self.interval, self._look) if self._calls else None
 
 
 async def _ask_to_stop(connection: "psycopg.AsyncConnection[Any]") -> None:

@@ -71,17 +71,25 @@ _OF_WORKFLOW: Final = _RUNS.replace(
     "($4::text is null or workflow = $4::text)", "workflow = $4::text"
 )
 
-# A run that is not over has a step that is scheduled, claimed or waits for a person.
 _LIVE: Final = f"""{_RUNS}
-    and run_id in (
-        select run_id from {{schema}}.step_runs where attempt_status = 'scheduled'
-        union
-        select run_id from {{schema}}.step_runs where attempt_status = 'claimed'
-        union
-        select run_id from {{schema}}.step_runs where status = 'paused'
-    )
+    and run_id in ({{candidates}})
     and status = any($7::text[])
 """
+
+_SCHEDULED: Final = "select run_id from {schema}.step_runs where attempt_status = 'scheduled'"
+_CLAIMED: Final = "select run_id from {schema}.step_runs where attempt_status = 'claimed'"
+_PAUSED: Final = "select run_id from {schema}.step_runs where status = 'paused'"
+_STUCK: Final = "select run_id from {schema}.stuck_runs"
+
+# Where runs of a status are found that is not final: by a step that is open, or else as stuck.
+_CANDIDATES: Final = {
+    RunStatus.PENDING: (_SCHEDULED, _STUCK),
+    RunStatus.RUNNING: (_SCHEDULED, _CLAIMED, _STUCK),
+    RunStatus.RETRYING: (_SCHEDULED, _STUCK),
+    RunStatus.PAUSED: (_PAUSED, _STUCK),
+    RunStatus.CANCELLING: (_CLAIMED, _STUCK),
+    RunStatus.COMPENSATING: (_SCHEDULED, _CLAIMED, _STUCK),
+}
 
 _FINAL: Final = """
 select ended_runs.started_at, ended_runs.run_id, runs.current_step
@@ -118,7 +126,7 @@ def statement(query: RunQuery) -> tuple[str, tuple[object, ...]]:
     if not walks:
         return "", ()
     values: tuple[object, ...] = _values(query)
-    if _LIVE in walks and query.statuses is not None:
+    if query.statuses is not None and any(not status.is_final for status in query.statuses):
         values = (*values, quoted([status.value for status in _sorted(query.statuses)]))
     text = " union all ".join(f"({walk}{_NEWEST_FIRST})" for walk in walks)
     return f"select run_id::text, current_step from ({text}) as found{_NEWEST_FIRST}", values
@@ -129,7 +137,13 @@ def _walks(query: RunQuery) -> list[str]:
         return [_ALL if query.workflow is None else _OF_WORKFLOW]
     final = [status for status in _sorted(query.statuses) if status.is_final]
     walks = [_FINAL.replace("{status}", status.value) for status in final]
-    return walks if len(final) == len(query.statuses) else [*walks, _LIVE]
+    places = dict.fromkeys(
+        place
+        for status in _sorted(query.statuses)
+        if not status.is_final
+        for place in _CANDIDATES[status]
+    )
+    return [*walks, _LIVE.replace("{candidates}", " union ".join(places))] if places else walks
 
 
 def _sorted(statuses: Iterable[RunStatus]) -> list[RunStatus]:

@@ -17,13 +17,16 @@ import attrs
 import psycopg
 from psycopg import errors
 from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.raw_cursor import AsyncRawCursor
 
-from squidmesh.adapters.postgres.limits import ASKING_SECONDS, Limit, shut_down
+from squidmesh.adapters.postgres.limits import ASKING_SECONDS, Limit, Watch, shut_down
 from squidmesh.errors import StoreUnavailableError
 
 Connection = psycopg.AsyncConnection[Any]
 LONGEST_LIFE: Final = 3600.0
 LONGEST_IDLE: Final = 300.0
+_SURELY_ALIVE: Final = 0.05
+"""For how many seconds a connection that has just answered is not asked whether it is there."""
 
 
 class OwnConnection(psycopg.AsyncConnection[Any]):
@@ -50,6 +53,7 @@ class Kept:
     connection: Connection
     made_at: float
     used_at: float
+    cursor: "AsyncRawCursor[Any] | None" = None
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -59,43 +63,70 @@ class Pool:
     connect: Callable[[], Awaitable[Connection]]
     least: int
     most: int
+    deadline: float
     _slots: asyncio.Semaphore = attrs.field(init=False)
+    _watch: Watch = attrs.field(init=False)
     _idle: deque[Kept] = attrs.field(factory=deque[Kept], init=False)
     _is_closed: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.most)
+        self._watch = Watch(min(self.deadline / 4, 1.0))
 
     @asynccontextmanager
     async def lent(self, limit: Limit) -> AsyncIterator[Connection]:
-        """Lend a connection until *limit*; it is kept only if it is idle behind the block."""
-        kept = await self._take(limit)
+        """Lend a connection until *limit*.
+
+        Raises:
+            TimeoutError: It took longer, in place of what the driver says of that.
+        """
+        kept = await self.take(limit)
         try:
-            with limit.on(kept.connection):
-                yield kept.connection
-        except errors.ReadOnlySqlTransaction:
-            # Whoever is connected to next may be the one that can be written to.
-            await kept.connection.close()
+            yield kept.connection
+        except psycopg.Error as problem:
+            await self.accident(kept, limit, problem)
             raise
         finally:
-            await self._give_back(kept, is_suspect=limit.is_over)
+            await self.give_back(kept, limit)
 
-    async def _take(self, limit: Limit) -> Kept:
+    async def take(self, limit: Limit) -> Kept:
+        """Take a connection until *limit*, to be given back whatever happens."""
         self._check_is_open()
-        await self._wait_for_a_slot(limit)
+        if self._slots.locked():
+            await self._wait_for_a_slot(limit)
+        else:
+            await self._slots.acquire()
         try:
-            self._check_is_open()
-            while self._idle:
-                kept = self._idle.pop()
-                if not has_ended(kept.connection):
-                    return kept
-                await kept.connection.close()
-            async with asyncio.timeout(limit.left):
-                connection = await self.connect()
-            return Kept(connection, monotonic(), monotonic())
+            kept = await self._kept(limit)
         except BaseException:
             self._slots.release()
             raise
+        self._watch.begin(limit, kept.connection)
+        return kept
+
+    async def _kept(self, limit: Limit) -> Kept:
+        self._check_is_open()
+        now = monotonic()
+        while self._idle:
+            kept = self._idle.pop()
+            if now - kept.used_at < _SURELY_ALIVE or not has_ended(kept.connection):
+                return kept
+            await kept.connection.close()
+        async with asyncio.timeout(limit.left):
+            connection = await self.connect()
+        return Kept(connection, now, now)
+
+    async def accident(self, kept: Kept, limit: Limit, problem: psycopg.Error) -> None:
+        """Draw the consequences of *problem*, which the driver had with a connection.
+
+        Raises:
+            TimeoutError: It was that the limit was reached.
+        """
+        if isinstance(problem, errors.ReadOnlySqlTransaction):
+            # Whoever is connected to next may be the one that can be written to.
+            await kept.connection.close()
+        if limit.is_over:
+            raise TimeoutError from None
 
     async def _wait_for_a_slot(self, limit: Limit) -> None:
         try:
@@ -105,12 +136,14 @@ class Pool:
             reason = f"all {self.most} connections are in use (max_connections)"
             raise StoreUnavailableError(reason) from None
 
-    async def _give_back(self, kept: Kept, *, is_suspect: bool) -> None:
+    async def give_back(self, kept: Kept, limit: Limit) -> None:
+        """Keep the connection for the next call, if it is idle and was answered in time."""
+        self._watch.end(limit)
         connection, now = kept.connection, monotonic()
         try:
-            status = connection.info.transaction_status
+            status = connection.pgconn.transaction_status
             is_old = now - kept.made_at > LONGEST_LIFE
-            if self._is_closed or is_suspect or is_old or status is not TransactionStatus.IDLE:
+            if self._is_closed or limit.is_over or is_old or status != TransactionStatus.IDLE:
                 # What it was doing is unknown: no other call may inherit that.
                 await connection.close()
                 return
@@ -140,6 +173,7 @@ class Pool:
             self._slots.release()
         while self._idle:
             await self._idle.pop().connection.close()
+        self._watch.stop()
 
 
 def has_ended(connection: "psycopg.BaseConnection[Any]") -> bool:

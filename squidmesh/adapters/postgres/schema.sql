@@ -52,6 +52,11 @@ create table {schema}.ended_runs (
 create index ended_runs_status
     on {schema}.ended_runs (status, started_at, run_id);
 
+-- Runs that are not over and had no open step: nothing brings them on, and they can be found here.
+create table {schema}.stuck_runs (
+    run_id uuid not null primary key
+);
+
 -- A visit of a step, with its latest attempt: one row to insert and one to update per step. Of the
 -- attempt's instants those are null that equal the visit's own, unless the attempt still waits; so is
 -- a count of nothing, and a queue that is the run's. What ends a visit changes only columns at its

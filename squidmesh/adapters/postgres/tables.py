@@ -123,6 +123,8 @@ _END: Final = columns(
     run_id="uuid", status="word", started_at="timestamptz", ended_at="timestamptz"
 )
 
+_STUCK: Final = columns(run_id="uuid")
+
 _GUARD: Final = columns(
     run_id="uuid",
     step="text",
@@ -331,6 +333,18 @@ ENDED_RUNS: Final = Part(
     """,
 )
 
+STUCK_RUNS: Final = Part(
+    "new_stuck_runs",
+    _STUCK,
+    """
+        insert into {schema}.stuck_runs (run_id)
+        select run_id
+        from {given}
+        where {passed}
+        on conflict (run_id) do nothing
+    """,
+)
+
 PARTS: Final = (
     GUARDS,
     MOVES,
@@ -343,4 +357,5 @@ PARTS: Final = (
     DEFINITIONS,
     RECEIPTS,
     ENDED_RUNS,
+    STUCK_RUNS,
 )

@@ -37,6 +37,7 @@ from squidmesh.domain.entries import (
     RunStarted,
     RunTerminal,
 )
+from squidmesh.domain.state import StepStatus
 from squidmesh.ports.store import Guard, LeaseOver, RunChange, StillDue, StillHeld
 from squidmesh.records import FORMAT, instant
 
@@ -58,6 +59,9 @@ _IF_LOCKED: Final = "join locked on locked.run_id = given.run_id"
 _UNLESS_TAKEN: Final = "on conflict (run_id) do nothing"
 _GUARDED: Final = "given.run_id <> all (array(select run_id from unguarded))"
 _PASSED: Final = "given.run_id = any (array(select run_id from written))"
+
+
+_WITH_ATTEMPT: Final = frozenset({StepStatus.SCHEDULED, StepStatus.RUNNING, StepStatus.RETRYING})
 
 
 class Manner(enum.Enum):
@@ -154,11 +158,21 @@ def _batch(changes: Sequence[RunChange]) -> Batch:
             batch[tables.DEFINITIONS].append(_definition_row(change))
         if change.state.ended_at is not None and _ends(change):
             batch[tables.ENDED_RUNS].append(ended_run_row(change))
+        elif change.state.ended_at is None and _may_be_stuck(change):
+            batch[tables.STUCK_RUNS].append((change.run_id,))
         if change.state.receipts:
             receipts = _receipt_rows(change)
             if receipts:
                 batch[tables.RECEIPTS] += receipts
     return batch
+
+
+def _may_be_stuck(change: RunChange) -> bool:
+    """Whether nothing might be found that goes on: one time too often does no harm."""
+    return not any(change.state.open.values()) or any(
+        step.status in _WITH_ATTEMPT and (step.current is None or step.current.ended_at is not None)
+        for step in change.steps
+    )
 
 
 def _ends(change: RunChange) -> bool:
