@@ -33,6 +33,7 @@ from squidmesh.records import instant
 _Answer = TypeVar("_Answer")
 
 _MOST_RACES: Final = 20
+_MOST_TEXTS: Final = 1000
 _ENCODING: Final = "UTF8"
 
 # What a prepared statement is planned like must not depend on how few rows there were when it was:
@@ -264,6 +265,8 @@ class Database:
     def _text(self, query: Query) -> bytes:
         text = self._texts.get(query.text)
         if text is None:
+            if len(self._texts) >= _MOST_TEXTS:
+                self._texts.clear()
             text = query.text.replace("{schema}", self.schema).encode()
             self._texts[query.text] = text
         return text

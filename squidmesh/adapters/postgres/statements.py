@@ -59,6 +59,29 @@ def given(of: Sequence[Column], first: int, *, alias: str = "given") -> str:
     return f"unnest({arrays}) as {alias} ({names})"
 
 
+Shape: TypeAlias = tuple[bool, ...] | None
+"""Which values of a single row are not null; None for several rows."""
+
+
+def shape_of(rows: Sequence[Row]) -> Shape:
+    """The shape of *rows*."""
+    return tuple([value is not None for value in rows[0]]) if len(rows) == 1 else None
+
+
+def one_given(of: Sequence[Column], shape: Sequence[bool], first: int) -> str:
+    """A table of the one row whose values begin with number *first*; nulls are not among them."""
+    number, written = first, list[str]()
+    for column, is_there in zip(of, shape, strict=True):
+        written.append(f"{f'${number}' if is_there else 'null'}::{column.kind} as {column.name}")
+        number += is_there
+    return f"(select {', '.join(written)}) as given"
+
+
+def values_of(rows: Sequence[Row]) -> list[str]:
+    """The values of the one row that are not null, as the server reads them."""
+    return [str(value) for value in rows[0] if value is not None]
+
+
 def arrays(of: Sequence[Column], rows: Iterable[Row]) -> list[str]:
     """The array of each column, as the server reads it.
 

@@ -10,7 +10,7 @@ import enum
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cache
+from functools import lru_cache
 from typing import Final
 
 import attrs
@@ -27,7 +27,18 @@ from squidmesh.adapters.postgres.rows import (
     started_row,
     step_row,
 )
-from squidmesh.adapters.postgres.statements import Query, Row, Steps, arrays, given, plain
+from squidmesh.adapters.postgres.statements import (
+    Query,
+    Row,
+    Shape,
+    Steps,
+    arrays,
+    given,
+    one_given,
+    plain,
+    shape_of,
+    values_of,
+)
 from squidmesh.adapters.postgres.tables import PARTS, Part
 from squidmesh.domain.entries import (
     AttemptClaimed,
@@ -55,6 +66,7 @@ _CLOCK: Final = """
         select coalesce($1::timestamptz, clock_timestamp()) as at
     )"""
 
+_MOST_TEXTS: Final = 512
 _IF_LOCKED: Final = "join locked on locked.run_id = given.run_id"
 _UNLESS_TAKEN: Final = "on conflict (run_id) do nothing"
 _GUARDED: Final = "given.run_id <> all (array(select run_id from unguarded))"
@@ -104,10 +116,12 @@ def write(changes: Sequence[RunChange], now: datetime | None, manner: Manner) ->
     values: list[object] = [None if now is None else instant(now)]
     if manner is Manner.CAREFUL and tables.MOVES in batch:
         values.append(plain(change.run_id for change in changes if change.expected))
-    for part in parts:
-        values += arrays(part.columns, batch[part])
-    rows = yield Query(_text(parts, manner), values)
-    at, written = rows[0]
+    # What stands alone is sent as plain values, and without the many that are null.
+    shapes = tuple(shape_of(batch[part]) if len(changes) == 1 else None for part in parts)
+    for part, shape in zip(parts, shapes, strict=True):
+        rows = batch[part]
+        values += arrays(part.columns, rows) if shape is None else values_of(rows)
+    ((at, written),) = yield Query(_text(parts, shapes, manner), values)
     return Written(in_utc(at), frozenset(written))
 
 
@@ -115,8 +129,8 @@ def _run_id(change: RunChange) -> str:
     return change.run_id
 
 
-@cache
-def _text(parts: tuple[Part, ...], manner: Manner) -> str:
+@lru_cache(_MOST_TEXTS)
+def _text(parts: tuple[Part, ...], shapes: tuple[Shape, ...], manner: Manner) -> str:
     """The statement that does what *parts* do."""
     writes = [part for part in (tables.MOVES, tables.STARTS) if part in parts]
     locks = manner is Manner.CAREFUL and tables.MOVES in parts
@@ -129,12 +143,16 @@ def _text(parts: tuple[Part, ...], manner: Manner) -> str:
         "{passed}": "true" if manner is Manner.TOGETHER else _PASSED,
     }
     first = 3 if locks else 2
-    for part in parts:
-        body = part.body.replace("{given}", given(part.columns, first))
+    for part, shape in zip(parts, shapes, strict=True):
+        if shape is None:
+            table, count = given(part.columns, first), len(part.columns)
+        else:
+            table, count = one_given(part.columns, shape, first), sum(shape)
+        body = part.body.replace("{given}", table)
         for place, sql in meant.items():
             body = body.replace(place, sql)
         expressions.append(f"{part.name} as ({body})")
-        first += len(part.columns)
+        first += count
         if part is writes[-1]:
             expressions.append(f"written as materialized ({written})")
     return (
@@ -158,7 +176,7 @@ def _batch(changes: Sequence[RunChange]) -> Batch:
             batch[tables.DEFINITIONS].append(_definition_row(change))
         if change.state.ended_at is not None and _ends(change):
             batch[tables.ENDED_RUNS].append(ended_run_row(change))
-        elif change.state.ended_at is None and _may_be_stuck(change):
+        elif change.state.ended_at is None and may_be_stuck(change):
             batch[tables.STUCK_RUNS].append((change.run_id,))
         if change.state.receipts:
             receipts = _receipt_rows(change)
@@ -167,7 +185,7 @@ def _batch(changes: Sequence[RunChange]) -> Batch:
     return batch
 
 
-def _may_be_stuck(change: RunChange) -> bool:
+def may_be_stuck(change: RunChange) -> bool:
     """Whether nothing might be found that goes on: one time too often does no harm."""
     return not any(change.state.open.values()) or any(
         step.status in _WITH_ATTEMPT and (step.current is None or step.current.ended_at is not None)
@@ -183,7 +201,7 @@ def _add_steps(batch: Batch, change: RunChange) -> None:
     """Add the rows of steps, each with its latest attempt, and of the attempts before those."""
     run_id, facts = change.run_id, change.state.facts
     changed = {attempt.id: attempt for attempt in change.attempts}
-    positions, turned = _course(change)
+    positions, turned = course_of(change)
     for step in change.steps:
         row = step_row(run_id, step)
         latest = changed.pop(step.attempts[-1].id, None) if step.attempts else None
@@ -204,7 +222,7 @@ def _add_steps(batch: Batch, change: RunChange) -> None:
         batch[tables.ATTEMPTS] += [attempt_row(run_id, attempt) for attempt in changed.values()]
 
 
-def _course(change: RunChange) -> tuple[dict[str, int], dict[str, int]]:
+def course_of(change: RunChange) -> tuple[dict[str, int], dict[str, int]]:
     """What happens to steps: which begin, which turn to something new about their latest attempt.
 
     Those that begin have the revision of their first entry, which is their place among the run's;
