@@ -71,8 +71,10 @@ def whole_clock(clock: Clock) -> Clock:
 _PIECE: Final = 22
 """So many url-safe characters hold 132 random bits, more than a UUID does."""
 
-_CLAIM_ID: Final = 16
-"""A claim's name is no secret: 96 bits are enough never to meet another."""
+_CLAIM_ID: Final = 12
+"""A claim's name is no secret, and stands beside its run's: 72 bits never meet another there."""
+
+_OWNER: Final = 6
 
 _PIECES_AT_ONCE: Final = 128
 
@@ -114,7 +116,7 @@ class SystemIds(Ids):
 
     def owner(self) -> str:
         # Host and process are for the reader; only the random part makes the name new.
-        return f"{socket.gethostname()}-{os.getpid()}-{_random_text()[:10]}"
+        return f"{socket.gethostname()}-{os.getpid()}-{_random_text()[:_OWNER]}"
 
 
 class SystemRandom(Random):

@@ -37,7 +37,7 @@ from squidmesh.domain.serial_reading import END, FORMAT, read_definition
 from squidmesh.domain.serial_types import contract_to_dict
 from squidmesh.domain.values import Json, JsonObject
 
-_DIGITS: Final = 32
+_DIGITS: Final = 24
 """The length of a fingerprint."""
 
 
@@ -67,8 +67,8 @@ def fingerprint(definition: WorkflowDefinition) -> str:
 
     The name is part of it, because a run's bodies are found by the name of its workflow.
     Triggers, payload, version label, queues and what was read off a function's signature take no
-    part; neither does the order in which prerequisites are named. Half of a SHA-256 is enough to
-    tell definitions apart, and it stands in every run and every attempt that is due.
+    part; neither does the order in which prerequisites are named. The first 96 bits of a SHA-256
+    tell definitions apart, and stand in every run and every attempt that is due.
     """
     routed: Json = {
         "workflow": definition.name,
