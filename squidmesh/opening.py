@@ -97,7 +97,7 @@ def check_url(url: object) -> str:
         raise InvalidOptionError("url", "A store URL is a text, such as sqlite:///app.db.")
     scheme = url.partition("://")[0].lower() if "://" in url else ""
     if scheme in _POSTGRES:
-        if find_spec("psycopg") is None or find_spec("psycopg_pool") is None:
+        if find_spec("psycopg") is None:
             raise InvalidOptionError(
                 "url", "Postgres needs psycopg: pip install 'squidmesh[postgres]'."
             )

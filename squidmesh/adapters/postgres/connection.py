@@ -37,10 +37,12 @@ _MOST_TEXTS: Final = 1000
 _ENCODING: Final = "UTF8"
 
 # What a prepared statement is planned like must not depend on how few rows there were when it was:
-# every walk of ours has its index. Without prepared statements the session may be anybody's.
+# every walk of ours has its index, and every join goes from few rows to theirs. Without prepared
+# statements the session may be anybody's, but then each is planned for what it is about.
 # And a commit that finds a row held waits for a moment before it looks which one it is.
 _SETTINGS: Final = (
-    " -c jit=off -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c lock_timeout=50"
+    " -c jit=off -c plan_cache_mode=force_generic_plan -c lock_timeout=50"
+    " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 )
 _REFUSED_BY_POOLERS: Final = "unsupported startup parameter"
 
