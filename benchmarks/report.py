@@ -95,13 +95,14 @@ class Report:
         return shown(median(rounds)) if rounds else "-"
 
     def _budgets(self) -> Iterator[str]:
-        lines = []
-        for budget in BUDGETS:
-            values = list(self._values("sqlite", budget.workload, budget.key).values())
-            if values:
-                lines.append(_budget_line(budget, median(values)))
-        if lines:
-            yield f"### budgets on SQLite\n\n{_table(('', 'budget', 'median', ''), lines)}"
+        for store, title in (("sqlite", "SQLite"), ("postgres", "PostgreSQL")):
+            lines = []
+            for budget in BUDGETS:
+                values = list(self._values(store, budget.workload, budget.key).values())
+                if budget.store == store and values:
+                    lines.append(_budget_line(budget, median(values)))
+            if lines:
+                yield f"### budgets on {title}\n\n{_table(('', 'budget', 'median', ''), lines)}"
 
     def _machine(self) -> Iterator[str]:
         lines = []
