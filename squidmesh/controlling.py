@@ -6,7 +6,7 @@ run as it stands then. A refusal becomes its exception here, at the door.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import attrs
 from returns.pipeline import is_successful
@@ -36,7 +36,7 @@ from squidmesh.errors import (
 )
 from squidmesh.ports.store import KeyRecord
 from squidmesh.runtime.asks import Ask, Settled
-from squidmesh.runtime.bulk import check_repetitions, start_together
+from squidmesh.runtime.bulk import check_repetitions, start_in_chunks
 from squidmesh.runtime.engine import Engine
 from squidmesh.runtime.registry import RegisteredWorkflow
 from squidmesh.starting import (
@@ -51,8 +51,6 @@ from squidmesh.starting import (
     trigger_of,
 )
 from squidmesh.views import Run
-
-CHUNK: Final = 1000
 
 Control: TypeAlias = CancelRun | ResumeRun | ApproveRun | RejectRun | ReplayRun
 
@@ -134,10 +132,7 @@ async def start_runs(
         most_bytes=most_bytes,
     )
     check_repetitions(starts)
-    ids: list[str] = []
-    for first in range(0, len(starts), CHUNK):
-        ids += await start_together(engine.committer, common, starts[first : first + CHUNK])
-    return ids
+    return await start_in_chunks(engine.committer, common, starts)
 
 
 async def start_by_clock(

@@ -43,6 +43,10 @@ class SquidMesh:
 
     Use it as an async context manager, or call `aclose` in the end. Every method talks to the
     store and may raise StoreUnavailableError.
+
+    With a *connection* of the host's, a driver's or SQLAlchemy's, a method works in the transaction
+    that is open on it, or begins one: the host commits it, or does not. One that cannot be joined
+    is an InvalidOptionError.
     """
 
     def __init__(

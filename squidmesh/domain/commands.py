@@ -33,11 +33,13 @@ class ClaimOffer:
 class Offers:
     """Claims that a worker would take at once on successors, in the queues that it serves.
 
-    None as *queues* means every queue.
+    None as *queues* means every queue. What no successor takes goes, *further*, to steps of the
+    run that were planned before and wait for their first claim.
     """
 
     claims: tuple[ClaimOffer, ...] = ()
     queues: frozenset[str] | None = frozenset()
+    further: bool = False
 
 
 NO_OFFERS: Final = Offers()

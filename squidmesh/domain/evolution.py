@@ -55,6 +55,7 @@ from squidmesh.domain.state import (
     Undoing,
     compensated_step,
     compensation_of,
+    is_compensation,
 )
 from squidmesh.domain.values import Json
 
@@ -82,7 +83,11 @@ def evolve(state: RunState, entry: Entry) -> RunState:  # noqa: C901, PLR0912
             changed = _claimed(state, entry)
         case AttemptScheduled():
             changed = _scheduled(state, entry)
-        case RunnablesPlanned() | RunIndexed() | AttemptHeartbeat() | LiveWakeupEmitted():
+        case RunnablesPlanned():
+            # Steps of one plan are due at one time, and then it is their names that order claims.
+            planned = entry.steps if len(entry.steps) == 1 else sorted(entry.steps)
+            changed = replace(state, unclaimed=(*state.unclaimed, *planned))
+        case RunIndexed() | AttemptHeartbeat() | LiveWakeupEmitted():
             pass
         case RunStarted():
             changed = _started(state, entry)
@@ -253,7 +258,19 @@ def _claimed(state: RunState, entry: AttemptClaimed) -> RunState:
     )
     step = replace(step, status=StepStatus.RUNNING, attempts=_with_latest(step, attempt))
     changed = _put(state, step)
-    return amend(changed, begun=True)
+    return amend(changed, begun=True, unclaimed=_still_unclaimed(changed))
+
+
+def _still_unclaimed(state: RunState) -> tuple[str, ...]:
+    """What waits for its first claim, without those in front for which that is over."""
+    names = state.unclaimed
+    over = 0
+    for name in names:
+        step = state.steps.get(name)
+        if step is None or step.is_untried:
+            break
+        over += 1
+    return names[over:]
 
 
 def _deferred(state: RunState, entry: AttemptDeferred) -> RunState:
@@ -458,11 +475,17 @@ def assemble(run: RunState, steps: Iterable[StepState]) -> RunState:
     for step in reached:
         if step.status in OPEN:
             counts[step.status] = counts.get(step.status, 0) + 1
+    untried = [
+        (step.attempts[0].visible_at, step.step)
+        for step in reached
+        if step.is_untried and not is_compensation(step.step)
+    ]
     return replace(
         run,
         steps={step.step: step for step in reached},
         context=context,
         open=counts,
+        unclaimed=tuple([name for _, name in sorted(untried)]),
         applied=len(applied),
     )
 

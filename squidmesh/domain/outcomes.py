@@ -52,6 +52,7 @@ def report(run: Unfolding, command: ReportOutcome) -> Result[Decision, Refusal]:
             _failed(run, command.attempt, command.outcome, command.draw)
         case PutOff():
             _put_off(run, command.attempt, command.outcome)
+    run.claim_further()
     return Success(run.decision())
 
 

@@ -10,7 +10,7 @@ is the run's context. Between parallel branches it is not, or else a value would
 was faster: there, only outputs of the step's own ancestors count.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -109,11 +109,17 @@ def _both_numbers(*values: Json) -> bool:
 def ready_after(definition: WorkflowDefinition, state: RunState, step: str) -> tuple[str, ...]:
     """The joins that only waited for *step*, which has just been applied."""
     return tuple(
-        name
-        for name in definition.dependents[step]
-        if name not in state.steps
-        and all(is_applied(state, needed) for needed in definition.by_name[name].after or ())
+        [
+            name
+            for name in definition.dependents[step]
+            if name not in state.steps and _is_ready(state, definition.prerequisites[name])
+        ]
     )
+
+
+def _is_ready(state: RunState, needed: Collection[str]) -> bool:
+    """Whether all that a join comes after is applied; a wide one mostly knows by counting."""
+    return state.applied >= len(needed) and all(is_applied(state, step) for step in needed)
 
 
 def is_applied(state: RunState, step: str) -> bool:

@@ -69,6 +69,10 @@ OPEN: Final = frozenset(
 )
 
 
+# A name of its own, as asking an enum for a member takes a while.
+_SCHEDULED: Final = StepStatus.SCHEDULED
+
+
 class AttemptStatus(enum.Enum):
     """Where an attempt stands."""
 
@@ -139,6 +143,14 @@ class StepState:
     since: datetime
 
     @property
+    def is_untried(self) -> bool:
+        """Whether the step was planned to begin at once, and nobody has claimed it yet."""
+        if self.status is not _SCHEDULED or len(self.attempts) != 1 or self.deferrals:
+            return False
+        first = self.attempts[0]
+        return first.visible_at <= first.scheduled_at
+
+    @property
     def current(self) -> AttemptState | None:
         """The latest attempt; None for a manual or carried step, which has none."""
         return self.attempts[-1] if self.attempts else None
@@ -160,7 +172,9 @@ class RunState:
     """A run as its entries tell it; *started* holds what never changes about it.
 
     *open* counts the steps that are not at an end, by status; *receipts* maps the idempotency key
-    of each command to the command's name.
+    of each command to the command's name. *unclaimed* names what was planned and waits for its
+    first claim, in the order of claims, and perhaps steps for which that is over: it only saves
+    looking through all steps, so it takes no part in comparisons.
     """
 
     run_id: str
@@ -170,6 +184,7 @@ class RunState:
     steps: Mapping[str, StepState] = attrs.field(factory=dict[str, StepState])
     context: Mapping[str, Json] = attrs.field(factory=dict[str, Json])
     open: Mapping[StepStatus, int] = NOTHING_OPEN
+    unclaimed: tuple[str, ...] = attrs.field(default=(), eq=False)
     applied: int = 0
     begun: bool = False
     cancelling: bool = False

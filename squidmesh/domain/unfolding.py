@@ -6,6 +6,8 @@ several commands share: planning steps, ending the run, undoing it.
 """
 
 from datetime import datetime
+from itertools import islice
+from typing import Final
 
 import attrs
 
@@ -29,6 +31,9 @@ from squidmesh.domain.evolution import evolve
 from squidmesh.domain.planning import delay_of, queue_of
 from squidmesh.domain.recovery import error_after_undoing, steps_to_undo
 from squidmesh.domain.state import AttemptStatus, RunState, Undoing, compensation_of
+
+MOST_PASSED_OVER: Final = 64
+"""How many steps that do not fit an offer are looked at, so that a report costs what it costs."""
 
 
 @attrs.frozen
@@ -107,6 +112,28 @@ class Unfolding:
             and self._taken < len(self.offers.claims)
         ):
             self.claim(step, number, self.offers.claims[self._taken])
+            self._taken += 1
+
+    def claim_further(self) -> None:
+        """Claim, with what is left of the offers, what was planned before and waits for a claim.
+
+        In the order of claims; what it does not come by soon is left to the claims themselves.
+        """
+        left = self.offers.claims[self._taken :] if self.offers.further else ()
+        if not left or not self.state.unclaimed or self.is_ending:
+            return
+        queues = self.offers.queues
+        nearest = islice(self.state.unclaimed, len(left) + MOST_PASSED_OVER)
+        known = map(self.state.steps.__getitem__, nearest)
+        fitting = (
+            step.step
+            for step in known
+            if step.is_untried
+            and (queues is None or step.attempts[0].queue in queues)
+            and step.attempts[0].visible_at <= self.now
+        )
+        for offer, step in zip(left, fitting, strict=False):
+            self.claim(step, 1, offer)
             self._taken += 1
 
     def claim(self, step: str, number: int, offer: ClaimOffer) -> None:

@@ -1,6 +1,8 @@
 """What one batch does to one run, decided and not committed yet."""
 
+from collections import Counter
 from datetime import datetime
+from typing import Final
 
 import attrs
 from returns.result import Failure, Success
@@ -10,6 +12,42 @@ from squidmesh.domain.entries import Entry
 from squidmesh.domain.state import RunState
 from squidmesh.ports.store import KeyRecord
 from squidmesh.runtime.asks import Ask, Settled
+
+MOST_IN_ONE_COMMIT: Final = 512
+MOST_OF_ONE_RUN: Final = 32
+
+
+def next_batch(waiting: list[Ask]) -> list[Ask]:
+    """Take from *waiting* what is to be committed together.
+
+    Of a wide run that is about half: while the store writes it, the bodies of the other half have
+    the processor. All of them at once would only ever wait for one another.
+    """
+    batch = waiting[:MOST_IN_ONE_COMMIT]
+    del waiting[:MOST_IN_ONE_COMMIT]
+    if len(batch) <= MOST_OF_ONE_RUN:
+        return batch
+    counts = Counter([ask.run_id for ask in batch])
+    wide = {
+        run_id: max(count // 2, MOST_OF_ONE_RUN)
+        for run_id, count in counts.items()
+        if count > MOST_OF_ONE_RUN
+    }
+    if not wide:
+        return batch
+    taken: list[Ask] = []
+    left: list[Ask] = []
+    for ask in batch:
+        room = wide.get(ask.run_id)
+        if room is None:
+            taken.append(ask)
+        elif room > 0:
+            wide[ask.run_id] = room - 1
+            taken.append(ask)
+        else:
+            left.append(ask)
+    waiting[:0] = left
+    return taken
 
 
 @attrs.frozen

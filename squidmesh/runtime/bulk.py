@@ -1,6 +1,9 @@
-"""Starts many runs in one transaction."""
+"""Starts many runs: so many in one transaction, and two of those at a time."""
 
+import asyncio
+from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import attrs
 from returns.pipeline import is_successful
@@ -27,6 +30,10 @@ from squidmesh.runtime.asks import Settled
 from squidmesh.runtime.changes import change_alike, run_change
 from squidmesh.runtime.committer import LONGEST_HELD, LONGEST_HELD_PAUSE, Committer
 
+CHUNK: Final = 1000
+AT_ONCE: Final = 2
+"""How many chunks are under way: one is decided while the store writes another."""
+
 
 @attrs.frozen
 class Start:
@@ -40,6 +47,53 @@ class Start:
     def issuer(self) -> Issuer:
         """Who starts the run: nobody in particular, perhaps under a key."""
         return NOBODY if self.key is None else Issuer(idempotency_key=self.key.key)
+
+
+async def start_in_chunks(
+    committer: Committer, common: StartRun, starts: Sequence[Start]
+) -> list[str]:
+    """Start all of *starts*, each `CHUNK` of them together; return their run ids in order.
+
+    A chunk that fails stops the others: those that are under way are seen through, and no further
+    one is begun.
+
+    Raises:
+        IdempotencyConflictError: A key was used with other input.
+        RunExistsError: A run of that id exists.
+    """
+    chunks = [starts[first : first + CHUNK] for first in range(0, len(starts), CHUNK)]
+    ids: list[list[str]] = [[] for _ in chunks]
+    problems: dict[int, Exception] = {}
+    left = deque(enumerate(chunks))
+
+    async def start_next() -> None:
+        number, chunk = left.popleft()
+        try:
+            ids[number] = await start_together(committer, common, chunk)
+        except Exception as problem:  # noqa: BLE001  the caller hears of the first one
+            problems[number] = problem
+
+    async def start_all() -> None:
+        while left and not problems:
+            await start_next()
+
+    if left and _may_overlap(committer, starts):
+        if committer.registry.to_store(common.fingerprint) is not None:
+            # The first chunk brings the definition, and all others would wait for that.
+            await start_next()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(AT_ONCE, len(left))):
+                group.create_task(start_all())
+    else:
+        await start_all()
+    if problems:
+        raise problems[min(problems)]
+    return [run_id for chunk in ids for run_id in chunk]
+
+
+def _may_overlap(committer: Committer, starts: Sequence[Start]) -> bool:
+    """Whether chunks need not wait for each other: for a host's transaction, or for a key."""
+    return not committer.inside and all(start.key is None for start in starts)
 
 
 async def start_together(

@@ -52,15 +52,10 @@ def run_change(
     before: RunState, after: RunState, decided: Sequence[Decided], now: datetime
 ) -> RunChange:
     """Describe what takes a run from *before* to *after*: changed rows, entries, guards, keys."""
-    journal: list[JournalRow] = []
     guards: list[Guard] = []
-    revision = before.revision
     touched: dict[str, None] = {}
-    for command, entries, _ in decided:
-        if not entries:
-            continue
-        revision += len(entries)
-        journal.append(_row(command, entries, revision, now))
+    told = [item for item in decided if item[1]]
+    for command, entries, _ in told:
         guard = _guard(command)
         if guard is not None:
             guards.append(guard)
@@ -76,9 +71,9 @@ def run_change(
         current_step=current_step(after),
         steps=steps,
         attempts=_changed_attempts(before, steps),
-        journal=tuple(journal),
+        journal=_journal(before.revision, told, now),
         guards=tuple(guards),
-        keys=tuple([key for _, entries, key in decided if key is not None and entries]),
+        keys=tuple([key for _, _, key in told if key is not None]),
     )
 
 
@@ -97,6 +92,24 @@ def change_alike(model: RunChange, decision: Decision, key: KeyRecord | None) ->
         journal=(JournalRow(revision=row.revision, at=row.at, cause=row.cause, entries=entries),),
         keys=() if key is None else (key,),
     )
+
+
+def _journal(revision: int, told: Sequence[Decided], now: datetime) -> tuple[JournalRow, ...]:
+    """The rows behind *revision*: one for each command, but one for reports in succession.
+
+    A wide run has many of those in each commit, and what each says stands in its entries.
+    """
+    rows: list[JournalRow] = []
+    reported: list[Entry] = []
+    for place, (command, entries, _) in enumerate(told, start=1):
+        revision += len(entries)
+        if isinstance(command, ReportOutcome):
+            reported += entries
+            if place < len(told) and isinstance(told[place][0], ReportOutcome):
+                continue
+        rows.append(_row(command, tuple(reported) or entries, revision, now))
+        reported.clear()
+    return tuple(rows)
 
 
 def _row(command: Command, entries: tuple[Entry, ...], revision: int, now: datetime) -> JournalRow:

@@ -59,13 +59,12 @@ from squidmesh.runtime.asks import (
     refuse,
     starts,
 )
-from squidmesh.runtime.batches import Decided, RunBatch, answer_known_key, settle
+from squidmesh.runtime.batches import Decided, RunBatch, answer_known_key, next_batch, settle
 from squidmesh.runtime.changes import WakeAt, owing_wakeups, run_change
 from squidmesh.runtime.known_states import KnownStates
 from squidmesh.runtime.registry import Registry
 from squidmesh.runtime.store_time import StoreTime
 
-MOST_IN_ONE_COMMIT: Final = 512
 MOST_TRIES: Final = 100
 HELD_PAUSE: Final = 0.005
 LONGEST_HELD_PAUSE: Final = 0.25
@@ -168,8 +167,7 @@ class Committer:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            batch = self._waiting[:MOST_IN_ONE_COMMIT]
-            del self._waiting[:MOST_IN_ONE_COMMIT]
+            batch = next_batch(self._waiting)
             self._busy = True
             try:
                 await self._try_each(batch)
@@ -355,7 +353,8 @@ class Committer:
                 self.states.remember(commit.state)
         for observer in self.observers:
             try:
-                observer(settled)
+                # A context of their own: a worker's log fields are not those of all runs.
+                contextvars.Context().run(observer, settled)
             except Exception:
                 log.exception("observer.failed")
 

@@ -1,8 +1,9 @@
 """Tells other processes at once what they would find with their next poll, and hears it from them.
 
 Only starts and commands are told: what follows from a step is mostly claimed by the worker that
-reports it. The first hint goes out at once, those close behind it go out together. Nobody waits
-for a hint, and one that fails costs no more than the time until somebody polls.
+reports it. The first hint goes out at once, those close behind it go out together; where starts
+come in a stream, more of them do. Nobody waits for a hint, and one that fails costs no more than
+the time until somebody polls.
 """
 
 import asyncio
@@ -19,6 +20,12 @@ from squidmesh.ports.store import Heard, Hints
 PAUSE: Final = 0.005
 """How many seconds there are between two hints at least."""
 
+STREAM: Final = 5
+"""How many times something is to be told between two hints where starts come in a stream."""
+
+LONG_PAUSE: Final = 0.02
+"""How many seconds there are between two hints then: whoever hears them has plenty to do."""
+
 log = logger("hints")
 
 
@@ -31,6 +38,7 @@ class Hinting:
     source: str
     hearers: list[Heard] = attrs.field(factory=list[Heard])
     _unsaid: set[str] = attrs.field(factory=set[str])
+    _unsaid_times: int = 0
     _saying: "asyncio.Task[None] | None" = None
     _pausing: "asyncio.Future[None] | None" = None
     _listening: "asyncio.Task[None] | None" = None
@@ -45,6 +53,7 @@ class Hinting:
     def say(self, queues: Collection[str]) -> None:
         """Tell others soon that something in *queues* became due."""
         self._unsaid.update(queues)
+        self._unsaid_times += bool(queues)
         if self._unsaid and (self._saying is None or self._saying.done()):
             self._saying = _begin(self._say_all())
 
@@ -67,9 +76,11 @@ class Hinting:
     async def _say_all(self) -> None:
         while self._unsaid:
             queues, self._unsaid = self._unsaid, set()
+            times, self._unsaid_times = self._unsaid_times, 0
             await self._say(queues)
             if not self._is_closing:
-                self._pausing = asyncio.ensure_future(self.clock.sleep(PAUSE))
+                pause = PAUSE if times < STREAM else LONG_PAUSE
+                self._pausing = asyncio.ensure_future(self.clock.sleep(pause))
                 await asyncio.wait((self._pausing,))
                 self._pausing = None
 

@@ -1,5 +1,6 @@
 """Inside somebody's transaction: the host's, for one command, or a step's, for its completion."""
 
+import contextvars
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
@@ -117,7 +118,8 @@ async def perform(
     if course.settled is not None:
         engine.heart.let_go(held.claim_id)
         engine.committer.states.remember(course.settled.state)
-        engine.committer.committed([course.settled])
+        # As from the committer's own task, which knows nothing of the body's log fields.
+        contextvars.Context().run(engine.committer.committed, [course.settled])
         return course.settled, course.offers
     assert course.outcome is not None
     return await _report(engine, held, course.outcome, offer)

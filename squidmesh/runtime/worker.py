@@ -23,6 +23,7 @@ from squidmesh.ports.store import ClaimedAttempt, ClaimRequest, Claims, ExpiredC
 from squidmesh.runtime.claims import Claimant, HeldAttempt, held_from
 from squidmesh.runtime.engine import Engine
 from squidmesh.runtime.heart import BEATS_PER_LEASE
+from squidmesh.runtime.turns import Turn
 from squidmesh.runtime.within import perform, shares_transaction
 
 SHORTEST_POLL: Final = 0.02
@@ -34,6 +35,7 @@ PRESENCE_INTERVAL: Final = 20.0
 DEFINITIONS_INTERVAL: Final = 5.0
 NEARLY_DUE: Final = timedelta(milliseconds=5)
 """How far the store's clock may be from what this process takes it for."""
+
 
 log = logger("worker")
 
@@ -58,6 +60,7 @@ class WorkerLoop:
     _seen_at: float | None = attrs.field(default=None, init=False)
     _asked: int = attrs.field(default=0, init=False)
     _more: bool = attrs.field(default=False, init=False)
+    _turn: Turn = attrs.field(init=False)
     _taken_up: set[str] = attrs.field(factory=set[str], init=False)
     _stopping: bool = attrs.field(default=False, init=False)
     _promised: int = attrs.field(default=0, init=False)
@@ -70,6 +73,7 @@ class WorkerLoop:
 
     def __attrs_post_init__(self) -> None:
         self._claimant = Claimant(self.engine.ids, self.owner, self.lease)
+        self._turn = Turn(self.engine.clock)
         self._queue_names = None if self.queues is None else frozenset(self.queues)
 
     def stop(self) -> None:
@@ -80,7 +84,7 @@ class WorkerLoop:
     async def run(self) -> None:
         """Work until stopped or cancelled."""
         hinting = self.engine.dispatcher.hinting
-        self.engine.dispatcher.listeners.append(self._wake.set)
+        self.engine.dispatcher.listeners.append(self._told)
         hinting.hearers.append(self._heard)
         hinting.listen()
         try:
@@ -91,13 +95,13 @@ class WorkerLoop:
             await self._finish()
         finally:
             hinting.hearers.remove(self._heard)
-            self.engine.dispatcher.listeners.remove(self._wake.set)
+            self.engine.dispatcher.listeners.remove(self._told)
             await self._drop()
 
     async def drain(self) -> None:
         """Work until nothing is due now and nothing runs; do not wait for timers."""
         self._marks_at, self._stopping = None, False
-        self.engine.dispatcher.listeners.append(self._wake.set)
+        self.engine.dispatcher.listeners.append(self._told)
         try:
             while True:
                 self._wake.clear()
@@ -112,13 +116,18 @@ class WorkerLoop:
                 elif busy and not (self._more and self._free > 0):
                     await self._rest(claims)
         finally:
-            self.engine.dispatcher.listeners.remove(self._wake.set)
+            self.engine.dispatcher.listeners.remove(self._told)
             await self._drop()
 
     def _heard(self, queues: Collection[str]) -> None:
         """Wake up for a hint from elsewhere about *queues*, or about any if none is named."""
         if self._queue_names is None or not queues or not self._queue_names.isdisjoint(queues):
-            self._wake.set()
+            self._told()
+
+    def _told(self) -> None:
+        """Wake up for what has become due, and may have a higher priority than all else."""
+        self._turn.forget()
+        self._wake.set()
 
     @property
     def _free(self) -> int:
@@ -147,6 +156,8 @@ class WorkerLoop:
         await self._announce()
         tickets = self._claimant.take(max(self._free, 0))
         self._asked = len(tickets)
+        if tickets:
+            self._turn.ask()
         claims = await engine.store.claim(
             ClaimRequest(
                 owner=self.owner,
@@ -161,6 +172,8 @@ class WorkerLoop:
         self._claimant.give_back(ticket for ticket in tickets if ticket.claim_id not in used)
         # With tickets left over there was nothing more to have: asking again can wait.
         self._more = bool(used) and len(used) == len(tickets)
+        if tickets:
+            self._turn.learn(claims, more=self._more)
         # What could not be reclaimed at once is not tried again with each claim, but in a while.
         expired = [claim for claim in claims.expired if claim.claim_id not in self._taken_up]
         if expired:
@@ -242,9 +255,7 @@ class WorkerLoop:
                 # The task is the attempt's own, so the fields need not be taken back.
                 bind_contextvars(**current.log_fields())
                 if shares_transaction(engine, current):
-                    settled, offers = await perform(
-                        engine, current, partial(self._offers, current)
-                    )
+                    settled, offers = await perform(engine, current, partial(self._offers, current))
                 else:
                     outcome = await engine.execute(current)
                     offers = self._offers(current, outcome)
@@ -267,13 +278,17 @@ class WorkerLoop:
 
     def _offers(self, held: HeldAttempt, outcome: Outcome) -> Offers:
         """Claims for what may become ready behind *held*: in its own slot, and in free ones."""
-        most = self.engine.successors(held.state, held.attempt.step, outcome)
-        if self._stopping or not most:
+        if self._stopping:
             return NO_OFFERS
+        most = self.engine.successors(held.state, held.attempt.step, outcome)
+        newest = self.engine.committer.states.get(held.run_id)
+        further = newest is not None and bool(newest.unclaimed) and self._turn.is_of(held.run_id)
         if most > 1:
             most = min(most, max(self._free, 0) + 1)
-        offers = [self._claimant.offer() for _ in range(most)]
-        return Offers(claims=tuple(offers), queues=self._queue_names)
+        elif not (most or further):
+            return NO_OFFERS
+        offers = [self._claimant.offer() for _ in range(max(most, 1))]
+        return Offers(claims=tuple(offers), queues=self._queue_names, further=further)
 
     async def _rest(self, claims: Claims) -> None:
         """Wait until something may have changed; with all slots taken, what is due cannot be."""

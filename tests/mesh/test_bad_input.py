@@ -95,7 +95,7 @@ STARTS: list[Case] = [
     Case({"tags": {7: "a"}}, InvalidOptionError, "invalid_option"),
     Case({"tags": {"a": "b\x00"}}, InvalidOptionError, "invalid_option"),
     Case({"tags": {"": "b"}}, InvalidOptionError, "invalid_option"),
-    Case({"connection": object()}, InvalidOptionError, "not_yet"),
+    Case({"connection": object()}, InvalidOptionError, "invalid_option"),
 ]
 
 
@@ -205,35 +205,12 @@ async def test_what_comes_with_a_later_release_says_so_and_does_nothing(
     run = await mesh.start_run(Sale)
     before = await contents(mesh)
 
-    for option, value in (("preview", True), ("connection", object())):
-        with pytest.raises(InvalidOptionError) as refused:
-            await getattr(mesh, command)(run.id, **CALLS[command], **{option: value})
+    with pytest.raises(InvalidOptionError) as refused:
+        await getattr(mesh, command)(run.id, **CALLS[command], preview=True)
 
-        assert refused.value.code == "not_yet"
-        assert refused.value.details["option"] == option
+    assert refused.value.code == "not_yet"
+    assert refused.value.details["option"] == "preview"
     assert await contents(mesh) == before
-
-
-async def test_reading_in_the_hosts_connection_comes_later_too(open_mesh: OpenMesh) -> None:
-    mesh = await open_mesh(Sale)
-    run = await mesh.start_run(Sale)
-
-    with pytest.raises(InvalidOptionError) as refused:
-        await mesh.inspect_run(run.id, connection=object())
-
-    assert refused.value.code == "not_yet"
-
-
-def test_steps_in_the_stores_transaction_come_later_too() -> None:
-    with pytest.raises(InvalidOptionError) as refused:
-
-        class Shared(Workflow[Order]):
-            name = "shared"
-            by_hand = manual()
-            only = step(lambda: None, transaction=True)
-
-    assert refused.value.code == "not_yet"
-    assert refused.value.details["option"] == "transaction"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -308,8 +285,6 @@ URLS: list[tuple[Any, str]] = [
     (None, "invalid_option"),
     (Path("app.db"), "invalid_option"),
     ("http://[", "invalid_option"),
-    ("postgresql://host/db", "not_yet"),
-    ("postgres://host/db", "not_yet"),
 ]
 
 

@@ -13,7 +13,7 @@ from squidmesh import SquidMesh, StepContext, Worker, approval, path, pause, ste
 from squidmesh.errors import StoreUnavailableError
 from squidmesh.ports.clock import Clock
 from squidmesh.ports.store import ClaimRequest, Claims, Heard
-from squidmesh.runtime.hinting import PAUSE
+from squidmesh.runtime.hinting import LONG_PAUSE, PAUSE, STREAM
 from squidmesh.runtime.worker import LONGEST_HINTED_POLL, LONGEST_POLL
 from squidmesh.testing.clock import VirtualClock
 from tests.runtime.conftest import OpenMesh
@@ -133,6 +133,29 @@ async def test_what_follows_closely_is_told_together(
 
     assert told_at_once == [{"first"}]
     assert store.hints == [{"first"}, {"second", "third"}]
+
+
+async def test_a_stream_of_starts_is_told_less_often_until_it_runs_dry(
+    composed: OpenMesh, store: TalkingStore, clock: VirtualClock
+) -> None:
+    made = only(quick)
+    mesh = await composed(made)
+
+    async def told_after(seconds: float, starts: int) -> int:
+        for _ in range(starts):
+            await mesh.start_run(made)
+        clock.advance(seconds)
+        await turns()
+        return len(store.hints)
+
+    await mesh.start_run(made)
+    await turns()
+    in_the_stream = await told_after(PAUSE, STREAM)
+    too_soon = await told_after(PAUSE, 1)
+    later = await told_after(LONG_PAUSE - PAUSE, 0)
+    run_dry = await told_after(PAUSE, 1)
+
+    assert [in_the_stream, too_soon, later, run_dry] == [2, 2, 3, 4]
 
 
 async def test_after_a_silence_a_hint_is_told_at_once_again(

@@ -1,9 +1,9 @@
-"""Runs that begin, in one short statement: what they share is sent once, and what is empty not.
+"""Many runs that begin together, in one short statement: what they share is sent once.
 
-Most runs begin alike, with nothing but first steps that wait to be claimed, and those of a bulk
-differ in their ids and in what their journals begin with. The general statement would be given
-sixty arrays for that, most of them of nulls, and reading those takes the server as long as writing
-the rows. It fences itself: an id that is taken is an error, and nothing is written.
+Those of a bulk begin alike, with nothing but first steps that wait to be claimed; they differ in
+their ids and in what their journals begin with. The general statement would be given sixty arrays
+for that, most of them of nulls, and to read those takes the server as long as to write the rows.
+It fences itself: an id that is taken is an error, and nothing is written.
 """
 
 from collections.abc import Iterator, Sequence
@@ -61,7 +61,8 @@ select coalesce($1::timestamptz, clock_timestamp())
 """
 
 # What the statement is told once has to be the same in all runs.
-_shared_in_state: Final = attrgetter(
+_SHARED_IN_JOURNAL: Final = attrgetter("revision", "at", "cause", "actor")
+_SHARED_IN_STATE: Final = attrgetter(
     "revision",
     "status",
     "begun",
@@ -72,7 +73,7 @@ _shared_in_state: Final = attrgetter(
     "ended_at",
     "receipts",
 )
-_shared_in_facts: Final = attrgetter(
+_SHARED_IN_FACTS: Final = attrgetter(
     "at",
     "workflow",
     "version",
@@ -95,12 +96,12 @@ class Beginning:
 
 
 def beginning_of(changes: Sequence[Change]) -> Beginning | None:
-    """Return what the runs of *changes* share if all there is is one beginning, else None."""
-    if len(changes) != 1:
+    """Return *changes* as the one beginning of several runs if that is all they are, else None."""
+    if len(changes) != 1 or len(changes[0].runs) == 1:
         return None
     runs = changes[0].runs
     model = runs[0]
-    if model.expected or not _is_bare(model) or not all(_are_alike(model, run) for run in runs):
+    if not (_is_bare(model) and all(_is_like(model, run) for run in runs)):
         return None
     shared = _shared(model)
     return None if shared is None else Beginning(runs, shared)
@@ -137,39 +138,36 @@ def _rest(run: RunChange) -> tuple[Entry, ...]:
 
 
 def _is_bare(run: RunChange) -> bool:
-    """Whether there is nothing about the change that only the general statement writes."""
+    """Whether there is nothing about the start that only the general statement writes."""
+    state = run.state
     return (
-        run.definition is None
+        not (run.expected or run.keys or run.guards or state.receipts)
+        and run.definition is None
         and len(run.journal) == 1
         and run.journal[0].actor is None
-        and run.journal[0].at == run.state.facts.at == run.state.updated_at
-        and run.state.ended_at is None
-        and not run.state.receipts
+        and run.journal[0].at == state.facts.at
         and not may_be_stuck(run)
     )
 
 
-def _are_alike(model: RunChange, run: RunChange) -> bool:
-    """Whether the rows of *run* are those of the *model*, but for its id and its first entry."""
-    if run is model:
-        return not (run.keys or run.guards)
-    state, of = run.state, model.state
-    return (
+def _is_like(model: RunChange, run: RunChange) -> bool:
+    """Whether the rows of *run* are those of the bare *model*, but for its id and first entry."""
+    return run is model or (
         run.steps is model.steps
         and run.attempts is model.attempts
-        and not (run.expected or run.keys or run.guards or run.definition)
         and run.current_step == model.current_step
+        and not (run.expected or run.keys or run.guards)
+        and run.definition is None
         and len(run.journal) == 1
-        and run.journal[0].at == model.journal[0].at
-        and run.journal[0].actor is None
+        and _SHARED_IN_JOURNAL(run.journal[0]) == _SHARED_IN_JOURNAL(model.journal[0])
         and _rest(run) == _rest(model)
-        and _shared_in_state(state) == _shared_in_state(of)
-        and _shared_in_facts(state.facts) == _shared_in_facts(of.facts)
+        and _SHARED_IN_STATE(run.state) == _SHARED_IN_STATE(model.state)
+        and _SHARED_IN_FACTS(run.state.facts) == _SHARED_IN_FACTS(model.state.facts)
     )
 
 
 def _shared(model: RunChange) -> tuple[str | None, ...] | None:
-    """The values from the fourth on, or None if the rows of the *model* say anything else too."""
+    """The values from the fourth on, or None if the rows of the *model* say anything else."""
     row = started_row(model)
     revision, current_step, at = row[2], row[3], row[-1]
     facts = row[11:-1]

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import attrs
 from psycopg.errors import UniqueViolation
-from returns.result import Failure, Result
+from returns.result import Failure, Result, Success
 
 from squidmesh.adapters.postgres import (
     claiming,
@@ -22,6 +22,7 @@ from squidmesh.adapters.postgres import (
     waking,
 )
 from squidmesh.adapters.postgres.accidents import HeldError
+from squidmesh.adapters.postgres.beginning import begin, beginning_of
 from squidmesh.adapters.postgres.connection import Database
 from squidmesh.adapters.postgres.definitions import definitions_in, keep, without_definitions
 from squidmesh.adapters.postgres.facts import find_keys
@@ -148,6 +149,11 @@ class PostgresStore(Store, RunStore, AttemptStore, Presence, Hints, Schema, Jour
         now = self._within.test_time
         if self._host is not None:
             return await self._commit_for_host(self._host, changes, now)
+        beginning = beginning_of(changes)
+        if beginning is not None and self._database.has_settings:
+            with suppress(HeldError, UniqueViolation):
+                at = await self._database.run(lambda: begin(beginning, now))
+                return Committed(at=at, results=(Success(None),))
         plain = commits.plain_ones(changes)
         if changes and len(plain) == len(changes):
             return await self._commit_plain(changes, now)
