@@ -105,9 +105,7 @@ entries = st.one_of([records(kind) for kind in KINDS])
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @given(data=st.data())
-def test_every_entry_comes_back_equal_from_its_text(
-    kind: type[Entry], data: st.DataObject
-) -> None:
+def test_every_entry_comes_back_equal_from_its_text(kind: type[Entry], data: st.DataObject) -> None:
     entry = data.draw(records(kind))
 
     (read,) = text_to_entries(rows_to_text([entry], entry.at), entry.at)

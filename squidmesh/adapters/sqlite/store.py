@@ -163,9 +163,7 @@ class SQLiteStore(Store, RunStore, AttemptStore, Presence, Hints, Schema, Journa
 
     async def find_key(self, scope: str, key: str) -> KeyRecord | None:
         now = instant(self._database.clock.now())
-        rows = await self._within.read(
-            lambda connection: KEYS.run(connection, [(scope, key, now)])
-        )
+        rows = await self._within.read(lambda connection: KEYS.run(connection, [(scope, key, now)]))
         return key_record(rows[0]) if rows else None
 
     async def definitions(self, workflows: Collection[str] | None = None) -> tuple[str, ...]:
