@@ -256,7 +256,7 @@ class SquidMesh:
         """Start many runs and return their ids, in the order of *payloads*.
 
         All payloads are checked before the first is written; then each thousand is started in one
-        transaction.
+        transaction, two of them at a time. If one fails, no further one is begun.
 
         Raises:
             InvalidOptionError: There are not as many keys as payloads, or an option makes no sense.

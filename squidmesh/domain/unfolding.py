@@ -6,7 +6,6 @@ several commands share: planning steps, ending the run, undoing it.
 """
 
 from datetime import datetime
-from itertools import islice
 from typing import Final
 
 import attrs
@@ -119,22 +118,20 @@ class Unfolding:
 
         In the order of claims; what it does not come by soon is left to the claims themselves.
         """
-        left = self.offers.claims[self._taken :] if self.offers.further else ()
-        if not left or not self.state.unclaimed or self.is_ending:
+        offers = self.offers
+        if not offers.further or not self.state.unclaimed or self.is_ending:
             return
-        queues = self.offers.queues
-        nearest = islice(self.state.unclaimed, len(left) + MOST_PASSED_OVER)
-        known = map(self.state.steps.__getitem__, nearest)
-        fitting = (
-            step.step
-            for step in known
-            if step.is_untried
-            and (queues is None or step.attempts[0].queue in queues)
-            and step.attempts[0].visible_at <= self.now
-        )
-        for offer, step in zip(left, fitting, strict=False):
-            self.claim(step, 1, offer)
-            self._taken += 1
+        most = len(offers.claims) + MOST_PASSED_OVER
+        for step in map(self.state.steps.__getitem__, self.state.unclaimed[:most]):
+            if self._taken >= len(offers.claims):
+                return
+            if (
+                step.is_untried
+                and step.attempts[0].visible_at <= self.now
+                and (offers.queues is None or step.attempts[0].queue in offers.queues)
+            ):
+                self.claim(step.step, 1, offers.claims[self._taken])
+                self._taken += 1
 
     def claim(self, step: str, number: int, offer: ClaimOffer) -> None:
         """Give the attempt to the one who offers."""

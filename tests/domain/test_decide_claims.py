@@ -14,9 +14,10 @@ from squidmesh.domain.commands import (
     SkipReason,
     Succeeded,
 )
+from squidmesh.domain.definition import StepSpec
 from squidmesh.domain.entries import AttemptClaimed, AttemptId
 from squidmesh.domain.state import AttemptStatus, RunStatus, StepStatus
-from tests.domain.builders import BROKEN, LEASE, T0, a_chain, a_workflow, an_action, seconds
+from tests.domain.builders import BROKEN, LEASE, T0, a_chain, a_wait, a_workflow, an_action, seconds
 from tests.domain.script import Claim, Script, offer_of, report_of, types
 
 
@@ -31,13 +32,19 @@ def a_fan_out(*, queues: tuple[str | None, ...]) -> Script:
     return Script(a_workflow(an_action("root"), *leaves)).start()
 
 
-def offers(*names: str, queues: tuple[str, ...] = ("default",)) -> Offers:
+def side_by_side(*steps: StepSpec) -> Script:
+    """A run of steps that wait for nothing, and one that waits for all of them."""
+    names = tuple(step.name for step in steps)
+    return Script(a_workflow(*steps, an_action("join", after=names))).start()
+
+
+def offers(*names: str, queues: tuple[str, ...] = ("default",), further: bool = False) -> Offers:
     """A worker's claims in hand."""
     claims = tuple(
         ClaimOffer(claim_id=name, token_hash=f"hash-{name}", owner="worker-1", lease=LEASE)
         for name in names
     )
-    return Offers(claims=claims, queues=frozenset(queues))
+    return Offers(claims=claims, queues=frozenset(queues), further=further)
 
 
 def test_a_claim_notes_who_holds_the_attempt_and_for_how_long() -> None:
@@ -199,3 +206,63 @@ def test_an_offer_is_left_over_where_the_run_ends() -> None:
     said = run.report(run.claim("tell"), Succeeded(), offers=offers("next"))
 
     assert types(said) == ["AttemptCompleted", "RunnableApplied", "RunTerminal"]
+
+
+def test_what_no_successor_takes_goes_further_to_the_next_step_that_waits_for_a_claim() -> None:
+    run = side_by_side(an_action("a"), an_action("c"), an_action("b"))
+
+    said = run.report(run.claim("a"), Succeeded(), offers=offers("x", further=True))
+
+    assert types(said) == ["AttemptCompleted", "RunnableApplied", "AttemptClaimed"]
+    assert run.claimed == ["a", "b"]
+    assert run.step("b").attempts[0].claim_id == "x"
+
+
+def test_successors_have_the_first_choice_among_further_offers() -> None:
+    run = Script(
+        a_workflow(an_action("a"), an_action("behind", after=("a",)), an_action("beside"))
+    ).start()
+
+    run.report(run.claim("a"), Succeeded(), offers=offers("x", "y", further=True))
+
+    held = {name: step.attempts[0].claim_id for name, step in run.state.steps.items()}
+    assert held == {"a": "claim-1", "behind": "x", "beside": "y"}
+
+
+def test_an_offer_that_goes_no_further_is_left_over_beside_steps_that_wait() -> None:
+    run = side_by_side(an_action("a"), an_action("b"))
+
+    run.report(run.claim("a"), Succeeded(), offers=offers("x"))
+
+    assert run.claimed == ["a"]
+
+
+def test_further_offers_pass_over_other_queues_and_timers() -> None:
+    run = side_by_side(
+        an_action("a"), an_action("b", queue="gpu"), a_wait("c", seconds(5)), an_action("d")
+    )
+
+    run.report(run.claim("a"), Succeeded(), offers=offers("x", "y", further=True))
+
+    assert run.claimed == ["a", "d"]
+
+
+def test_a_step_that_was_claimed_before_is_left_to_claims() -> None:
+    run = side_by_side(an_action("a"), an_action("b"), an_action("c"))
+    run.lose(run.claim("b"))
+    run.report(run.claim("c"), PutOff(delay=seconds(0)))
+
+    run.report(run.claim("a"), Succeeded(), offers=offers("x", "y", further=True))
+
+    assert run.claimed == ["b", "c", "a"]
+
+
+def test_nothing_further_is_claimed_in_a_run_that_has_failed() -> None:
+    run = side_by_side(an_action("a"), an_action("b"), an_action("c"))
+    broken, other = run.claim("a"), run.claim("b")
+    run.report(broken, Failed(error=BROKEN), offers=offers("x", further=True))
+
+    run.report(other, Succeeded(), offers=offers("y", further=True))
+
+    assert run.claimed == ["a", "b"]
+    assert run.status is RunStatus.FAILED

@@ -126,12 +126,13 @@ class RunMachine(RuleBasedStateMachine):
             self.run.take(attempt, "w1")
 
     @precondition(lambda self: self.run.current)
-    @rule(pick=picks, way=ways_to_end, offered=st.integers(0, 2))
-    def a_claim_ends(self, pick: int, way: Outcome | str, offered: int) -> None:
+    @rule(pick=picks, way=ways_to_end, offered=st.integers(0, 2), further=st.booleans())
+    def a_claim_ends(self, pick: int, way: Outcome | str, offered: int, further: bool) -> None:
         claim = self.run.current[pick % len(self.run.current)]
         offers = Offers(
             claims=tuple(self.run.fresh_offer(f"w{n}") for n in range(offered)),
             queues=frozenset({"default"}),
+            further=further,
         )
 
         self._end(claim, way, offers if offered else NO_OFFERS)

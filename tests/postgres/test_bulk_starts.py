@@ -60,8 +60,8 @@ class Asking(Workflow[Words]):
     """Somebody has to say yes before anything is done."""
 
     by_hand = manual()
-    review, then = approval(), step(body)
-    transitions = path(review, then)
+    review, accept, refuse = approval(), step(body), step(body)
+    transitions = (path(review, accept), review.on_error(refuse), path(refuse))
 
 
 class Stopping(Workflow[Words]):
@@ -151,11 +151,17 @@ async def test_an_id_that_is_taken_starts_nothing_and_is_named(postgres_database
             assert len((await there.list_runs()).runs) == 2
 
 
-async def test_bulks_that_meet_in_their_ids_are_started_once(postgres_database: str) -> None:
+@pytest.mark.parametrize("is_known", [False, True], ids=["new", "known"])
+async def test_bulks_that_meet_in_their_ids_are_started_once(
+    postgres_database: str, is_known: bool
+) -> None:
     first = SquidMesh.open(postgres_database, workflows=[Chain], ids=SequentialIds())
     second = SquidMesh.open(postgres_database, workflows=[Chain], ids=SequentialIds())
 
     async with first, second:
+        for name, mesh in {"first": first, "second": second}.items():
+            if is_known:
+                await mesh.start_run(Chain, run_id=SequentialIds(name).run_id(), queue="before")
         answers = await asyncio.gather(
             first.start_runs(Chain, [{}] * 300),
             second.start_runs(Chain, [{}] * 300),
@@ -164,7 +170,7 @@ async def test_bulks_that_meet_in_their_ids_are_started_once(postgres_database: 
         page = await first.list_runs(limit=500)
 
     assert sorted(type(answer).__name__ for answer in answers) == ["RunExistsError", "list"]
-    assert len(page.runs) == 300
+    assert sum(run.queue == "default" for run in page.runs) == 300
 
 
 async def test_runs_of_a_large_bulk_come_in_the_order_of_their_payloads(

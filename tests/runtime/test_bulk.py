@@ -5,10 +5,11 @@ import asyncio
 import pytest
 
 from squidmesh import IdempotencyConflictError, RunExistsError, StoreUnavailableError
+from squidmesh.runtime.bulk import AT_ONCE, CHUNK
 from squidmesh.testing.clock import VirtualClock
 from squidmesh.testing.ids import SequentialIds
 from tests.runtime.conftest import OpenMesh
-from tests.runtime.support import ShakyStore, only
+from tests.runtime.support import ShakyStore, only, turns
 
 pytestmark = pytest.mark.anyio
 
@@ -140,6 +141,48 @@ async def test_an_accident_is_the_callers_and_the_keys_tell_what_happened(
     ids = await mesh.start_runs(made, orders("a", "b"), idempotency_keys=["k1", "k2"])
 
     assert sorted(run.id for run in (await mesh.list_runs()).runs) == sorted(ids)
+
+
+async def test_what_is_under_way_when_a_thousand_fail_is_seen_through_and_no_more_are_begun(
+    composed: OpenMesh, store: ShakyStore
+) -> None:
+    made = only(quick)
+    mesh = await composed(made)
+    await mesh.start_run(made)
+    store.passable.clear()
+    starting = asyncio.create_task(mesh.start_runs(made, orders(*"x" * 4 * CHUNK)))
+    await turns()
+    store.before = 1
+    store.passable.set()
+
+    with pytest.raises(StoreUnavailableError):
+        await starting
+
+    sizes = [sum(len(change.runs) for change in commit) for commit in store.commits]
+    assert sizes == [1, *[CHUNK] * (AT_ONCE - 1)]
+
+
+async def test_thousands_with_keys_are_started_one_after_the_other(
+    composed: OpenMesh, store: ShakyStore
+) -> None:
+    made = only(quick)
+    mesh = await composed(made)
+    await mesh.start_run(made)
+    numbers = [str(one % 1500) for one in range(2 * CHUNK)]
+    store.passable.clear()
+    starting = asyncio.create_task(
+        mesh.start_runs(made, orders(*numbers), idempotency_keys=numbers)
+    )
+    await turns()
+    store.before = 1
+    store.passable.set()
+
+    with pytest.raises(StoreUnavailableError):
+        await starting
+
+    assert len(store.commits) == 1
+    ids = await mesh.start_runs(made, orders(*numbers), idempotency_keys=numbers)
+    assert len(set(ids)) == 1500
 
 
 async def test_two_processes_that_start_the_same_keys_at_once_start_them_once(

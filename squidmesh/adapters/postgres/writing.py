@@ -136,11 +136,13 @@ def _text(parts: tuple[Part, ...], shapes: tuple[Shape, ...], manner: Manner) ->
     locks = manner is Manner.CAREFUL and tables.MOVES in parts
     written = " union all ".join(f"select run_id from {part.name}" for part in writes)
     expressions = [_CLOCK, *([_LOCKED] if locks else [])]
+    # What exists is locked and was judged; only a start may still find that others were faster.
+    follow_all = manner is Manner.TOGETHER and tables.STARTS not in parts
     meant = {
         "{locked}": _IF_LOCKED if locks else "",
         "{unless_taken}": "" if manner is Manner.HASTY else _UNLESS_TAKEN,
         "{guarded}": _GUARDED if tables.GUARDS in parts else "true",
-        "{passed}": "true" if manner is Manner.TOGETHER else _PASSED,
+        "{passed}": "true" if follow_all else _PASSED,
     }
     first = 3 if locks else 2
     for part, shape in zip(parts, shapes, strict=True):
