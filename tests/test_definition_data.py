@@ -11,7 +11,7 @@ from squidmesh.codec import decode, encode
 from squidmesh.domain.definition import Action
 from squidmesh.domain.serial import definition_from_dict
 from squidmesh.domain.values import Json, JsonObject
-from squidmesh.errors import DefinitionError, InvalidOptionError
+from squidmesh.errors import DefinitionError
 from squidmesh.workflow import (
     Retry,
     Workflow,
@@ -212,11 +212,10 @@ def test_a_problem_is_told_once_though_two_rules_see_it() -> None:
     assert found.count(("transitions.0.from", "unknown_step")) == 1
 
 
-def test_a_step_cannot_share_the_transaction_of_the_store_yet() -> None:
+def test_a_step_that_shares_the_stores_transaction_comes_back_as_one() -> None:
     data = Other.definition.to_dict()
     data["steps"] = [{"name": "sneak", "kind": "action", "action": "up", "transaction": True}]
 
-    with pytest.raises(InvalidOptionError) as refused:
-        WorkflowDefinition.from_dict(data, {"up": sneak_up})
+    read = WorkflowDefinition.from_dict(data, {"up": sneak_up})
 
-    assert refused.value.code == "not_yet"
+    assert read.by_name["sneak"].transaction is True

@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 import pytest
 
-from squidmesh.errors import DefinitionError, InvalidOptionError
+from squidmesh.errors import DefinitionError
 from squidmesh.workflow import (
     Retry,
     RetryPolicy,
@@ -386,17 +386,3 @@ def test_a_step_that_a_subclass_takes_away_is_missed_by_its_routes() -> None:
             b = None  # type: ignore[assignment]
 
     assert {one.code for one in refused.value.problems} == {"unknown_step"}
-
-
-def test_a_step_cannot_share_the_transaction_of_the_store_yet() -> None:
-    with pytest.raises(InvalidOptionError) as refused:
-        declare(a=step(body, transaction=True))
-
-    assert refused.value.code == "not_yet"
-    assert refused.value.details["option"] == "transaction"
-
-
-def test_other_mistakes_come_before_what_is_not_there_yet() -> None:
-    assert problems_of(a=step(needy, transaction=True)) == [
-        ("steps.a.parameters.nobody", "unknown_parameter")
-    ]

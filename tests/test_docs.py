@@ -59,7 +59,7 @@ _ANY_LINES: Final = r"(?:.*\n)*?"
 _ALIKE: Final = (
     (re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "<id>"),
     (re.compile(r"\b[0-9a-f]{24}\b"), "<digest>"),
-    (re.compile(r"\b[\w.-]+-\d+-(?:[0-9a-f]{16}|[\w-]{10})(?![\w-])"), "<worker>"),
+    (re.compile(r"\b[\w.-]+-\d+-(?:[0-9a-f]{16}|[\w-]{6})(?![\w-])"), "<worker>"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)?"), "<time>"),
     (re.compile(r"\b\d\d:\d\d:\d\d(?:\.\d+)?"), "<time>"),
     (re.compile(r"\b\d+(?:\.\d+)?\s?(?:ms|s|m|min|h)\b(?: \d+ (?:s|m|min)\b)?"), "<span>"),

@@ -5,8 +5,7 @@ grant usage on schema {schema} to {role};
 grant select on {schema}.schema_version to {role};
 
 grant select, insert
-    on {schema}.entries, {schema}.ended_runs, {schema}.stuck_runs,
-        {schema}.definitions
+    on {schema}.entries, {schema}.ended_runs, {schema}.stuck_runs, {schema}.definitions
     to {role};
 
 grant select, insert, update
