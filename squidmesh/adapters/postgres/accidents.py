@@ -15,6 +15,7 @@ from squidmesh.adapters.postgres.schema import VERSION
 from squidmesh.errors import (
     InvalidOptionError,
     SchemaNotMigratedError,
+    SquidMeshError,
     StoreConflictError,
     StoreUnavailableError,
 )
@@ -25,6 +26,15 @@ RACES: Final = (errors.SerializationFailure, errors.DeadlockDetected)
 
 class HeldError(StoreUnavailableError):
     """A transaction of somebody else holds what a statement needs, and did not let go of it."""
+
+    def __init__(self) -> None:
+        SquidMeshError.__init__(
+            self,
+            "Another transaction holds what this needs, and has not let go of it in time; "
+            "the same call may be made again.",
+            code="store_unavailable",
+            details={"reason": "held by another transaction"},
+        )
 
 
 _UNPREPARED: Final = (
@@ -56,7 +66,7 @@ def named(problem: psycopg.Error | TimeoutError, password: str | None = None) ->
         case TimeoutError():
             return StoreUnavailableError("it took too long to answer")
         case errors.LockNotAvailable():
-            return HeldError("another transaction has held what is needed for too long")
+            return HeldError()
         case errors.SerializationFailure() | errors.DeadlockDetected():
             return StoreConflictError(reason_of(problem, password))
         case errors.UndefinedTable() | errors.UndefinedColumn() | errors.InvalidSchemaName():

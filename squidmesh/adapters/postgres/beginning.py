@@ -42,6 +42,7 @@ with begun as (
         $9::text, $10::text, $11::text, $12::text, $13::text, $14::integer, $15::text, $16::jsonb,
         $17::uuid
     from unnest($2::uuid[]) as given (run_id)
+    where (select set_config('lock_timeout', '100ms', true)) is not null
 ), new_steps as (
     insert into {schema}.step_runs (
         run_id, step, visit, status, position, since, number, attempt_status, visible_at, wake_at,

@@ -6,7 +6,7 @@ rows. Whatever was not written is looked into afterwards, to say why.
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -95,19 +95,33 @@ def commit_plain(
     runs = [change.runs[0] for change in changes]
     written = yield from write(runs, now, manner)
     left = [run for run in runs if run.run_id not in written.run_ids]
-    failures: dict[str, Result[None, CommitFailure]] = {}
-    if left:
-        facts = yield from read_facts(left, now)
-        for run in left:
-            objection = facts.objection_to(run)
-            if objection is None:
-                failures[run.run_id] = Failure(RunHeld(run_id=run.run_id))
-            else:
-                failure = yield from _failure(Refused(objection, ()))
-                failures[run.run_id] = Failure(failure)
+    failures = (yield from why_not(left, now)) if left else {}
+    return committed(runs, written.at, failures)
+
+
+def committed(
+    runs: Sequence[RunChange], at: datetime, failures: Mapping[str, CommitFailure]
+) -> Committed:
+    """The answer for *runs*, of which those without a failure are written."""
     return Committed(
-        at=written.at, results=tuple(failures.get(run.run_id, _WRITTEN) for run in runs)
+        at=at,
+        results=tuple(
+            Failure(failures[run.run_id]) if run.run_id in failures else _WRITTEN for run in runs
+        ),
     )
+
+
+def why_not(left: Sequence[RunChange], now: datetime | None) -> Steps[dict[str, CommitFailure]]:
+    """Say what stood in the way of changes that were not written; if nothing does, it was held."""
+    facts = yield from read_facts(left, now)
+    failures: dict[str, CommitFailure] = {}
+    for run in left:
+        objection = facts.objection_to(run)
+        if objection is None:
+            failures[run.run_id] = RunHeld(run_id=run.run_id)
+        else:
+            failures[run.run_id] = yield from _failure(Refused(objection, ()))
+    return failures
 
 
 def commit_judged(

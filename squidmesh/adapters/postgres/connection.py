@@ -32,16 +32,15 @@ from squidmesh.records import instant
 
 _Answer = TypeVar("_Answer")
 
-_MOST_RACES: Final = 20
+MOST_RACES: Final = 20
 _MOST_TEXTS: Final = 1000
 _ENCODING: Final = "UTF8"
 
 # What a prepared statement is planned like must not depend on how few rows there were when it was:
 # every walk of ours has its index, and every join goes from few rows to theirs. Without prepared
 # statements the session may be anybody's, but then each is planned for what it is about.
-# And a commit that finds a row held waits for a moment before it looks which one it is.
 _SETTINGS: Final = (
-    " -c jit=off -c plan_cache_mode=force_generic_plan -c lock_timeout=50"
+    " -c jit=off -c plan_cache_mode=force_generic_plan"
     " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 )
 _REFUSED_BY_POOLERS: Final = "unsupported startup parameter"
@@ -147,7 +146,7 @@ class Database:
         """
         if not self._is_ready:
             await self.check_schema()
-        for _ in range(_MOST_RACES):
+        for _ in range(MOST_RACES):
             try:
                 return await self._run_once(steps(), transaction=transaction)
             except RACES:
@@ -202,12 +201,13 @@ class Database:
     async def _connected(self, *, prepares: bool) -> Connection:
         while True:
             threshold = self.prepare_threshold if prepares else None
+            sent_settings = self.has_settings
             try:
                 connection = await OwnConnection.connect(
                     self.conninfo, autocommit=True, prepare_threshold=threshold
                 )
             except psycopg.OperationalError as problem:
-                self._yield_to_a_pooler(problem)
+                self._yield_to_a_pooler(problem, sent_settings=sent_settings)
                 continue
             try:
                 _check_encoding(connection)
@@ -219,20 +219,24 @@ class Database:
     def connect_here(self) -> "psycopg.Connection[Any]":
         """Open a connection for the calling thread."""
         while True:
+            sent_settings = self.has_settings
             try:
                 return psycopg.connect(
                     self.conninfo, autocommit=True, prepare_threshold=self.prepare_threshold
                 )
             except psycopg.OperationalError as problem:
-                self._yield_to_a_pooler(problem)
+                self._yield_to_a_pooler(problem, sent_settings=sent_settings)
 
-    def _yield_to_a_pooler(self, problem: psycopg.OperationalError) -> None:
+    def _yield_to_a_pooler(self, problem: psycopg.OperationalError, *, sent_settings: bool) -> None:
         """Go on without settings and prepared statements if *problem* is that a pooler is there.
 
         A pooler that lends connections by the transaction refuses what would stay with a session.
+        Of several that connect at once all are refused what they had sent before it was known.
         """
-        if self.prepare_threshold is None or _REFUSED_BY_POOLERS not in str(problem):
+        if not sent_settings or _REFUSED_BY_POOLERS not in str(problem):
             raise problem
+        if self._is_pooled:
+            return
         self._is_pooled = True
         log.info("store.pooler", hint="nothing is prepared, as with prepare_threshold=None")
 

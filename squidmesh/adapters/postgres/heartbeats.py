@@ -1,14 +1,15 @@
 """Leases that are prolonged from a thread of their own, over a connection of its own."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import attrs
 import psycopg
 
-from squidmesh.adapters.postgres.accidents import accidents
+from squidmesh.adapters.postgres.accidents import RACES, accidents
 from squidmesh.adapters.postgres.beating import beat
-from squidmesh.adapters.postgres.connection import Database
+from squidmesh.adapters.postgres.connection import MOST_RACES, Database
 from squidmesh.adapters.postgres.limits import limited_here
 from squidmesh.errors import StoreUnavailableError
 from squidmesh.ports.store import BeatReport, Heartbeats, HeldClaim
@@ -35,7 +36,15 @@ class PostgresHeartbeats(Heartbeats):
             raise StoreUnavailableError("the heartbeats were closed")
         self._database.check_is_open()
         with accidents(self._database.password), limited_here(self._connection, self._most(claims)):
-            return self._database.drive_here(self._connection, beat(claims, self._database.now))
+            for _ in range(MOST_RACES):
+                with suppress(*RACES):
+                    return self._beat(self._connection, claims)
+            return self._beat(self._connection, claims)
+
+    def _beat(
+        self, connection: "psycopg.Connection[Any]", claims: Sequence[HeldClaim]
+    ) -> BeatReport:
+        return self._database.drive_here(connection, beat(claims, self._database.now))
 
     def _most(self, claims: Sequence[HeldClaim]) -> float:
         """How many seconds a beat may take: one that is later than its leases is of no use."""

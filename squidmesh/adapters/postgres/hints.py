@@ -22,6 +22,7 @@ from squidmesh.adapters.postgres.options import quoted_name
 from squidmesh.adapters.postgres.pool import Connection
 from squidmesh.adapters.postgres.statements import Query, Steps
 from squidmesh.codec import DecodeProblem, decode, encode
+from squidmesh.errors import StoreUnavailableError
 from squidmesh.logs import logger
 from squidmesh.ports.store import Heard
 
@@ -125,7 +126,7 @@ class Notices:
                     # What was sent before is not heard any more, but can be looked for.
                     heard(())
                     await _follow(connection, heard, source)
-            except (psycopg.Error, TimeoutError) as problem:
+            except (psycopg.Error, TimeoutError, StoreUnavailableError) as problem:
                 if not is_known:
                     log.warning("hints.lost", reason=self._reason(problem))
                 is_known = True
@@ -148,9 +149,11 @@ class Notices:
                     log.info("hints.unheard", reason="a pooler stands before the server")
             yield connection if is_session else None
 
-    def _reason(self, problem: "psycopg.Error | TimeoutError") -> str:
+    def _reason(self, problem: "psycopg.Error | TimeoutError | StoreUnavailableError") -> str:
         if isinstance(problem, TimeoutError):
             return "it took too long to answer"
+        if isinstance(problem, StoreUnavailableError):
+            return str(problem.details["reason"])
         return reason_of(problem, self._database.password)
 
     async def close(self) -> None:

@@ -26,6 +26,12 @@ _FAILED: Final = "Its transaction has failed already: roll it back, and begin ag
 _PIPELINE: Final = "It is in pipeline mode, in which no answer can be waited for."
 
 
+# Taken back with the savepoint, if that is rolled back to.
+_PATIENCE: Final = """
+select current_setting('lock_timeout'), set_config('lock_timeout', $1::text, true)
+"""
+
+
 @attrs.frozen(eq=False)
 class HostTransaction:
     """The transaction on a connection that belongs to the host, who commits it or does not.
@@ -63,11 +69,14 @@ class HostTransaction:
             self._check()
             with accidents(self._database.password):
                 if self.is_steps:
+                    await self._drive(_patience(self._database.options.deadline))
                     return await self._drive(steps())
                 await self._drive(_begin(self._connection))
                 await self._drive(_query("savepoint squidmesh_host"))
                 try:
+                    before = await self._drive(_patience(self._database.options.deadline))
                     answer = await self._drive(steps())
+                    await self._drive(_patience_again(before))
                 except BaseException:
                     if not self._connection.closed:
                         await self._drive(_query("rollback to savepoint squidmesh_host"))
@@ -99,6 +108,17 @@ def _begin(connection: AnyConnection) -> Steps[None]:
     """Begin a transaction where the driver would not do it with the first statement."""
     if connection.autocommit and connection.info.transaction_status is TransactionStatus.IDLE:
         yield Query("begin")
+
+
+def _patience(seconds: float) -> Steps[str]:
+    """Wait for rows that others hold no longer than that; return how long it was before."""
+    ((before, _),) = yield Query(_PATIENCE, (f"{max(int(seconds * 1000), 1)}ms",))
+    return str(before)
+
+
+def _patience_again(before: str) -> Steps[None]:
+    """Give the host back what its own statements wait."""
+    yield Query(_PATIENCE, (before,))
 
 
 def _query(text: str) -> Steps[None]:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -33,9 +34,10 @@ from squidmesh.adapters.postgres.options import Options, quoted_name
 from squidmesh.adapters.postgres.rows import in_utc
 from squidmesh.adapters.postgres.statements import Query, Steps, quoted
 from squidmesh.adapters.postgres.stepping import StepConnections
-from squidmesh.adapters.postgres.writing import Manner
+from squidmesh.adapters.postgres.writing import Manner, Written, write
 from squidmesh.domain.entries import AttemptId
 from squidmesh.domain.state import AttemptState, RunState
+from squidmesh.errors import StoreConflictError, StoreUnavailableError
 from squidmesh.ports.clock import Clock
 from squidmesh.ports.journal import Journal
 from squidmesh.ports.store import (
@@ -52,6 +54,7 @@ from squidmesh.ports.store import (
     Loaded,
     Presence,
     RevisionConflict,
+    RunChange,
     RunHeld,
     RunQuery,
     RunStore,
@@ -150,7 +153,7 @@ class PostgresStore(Store, RunStore, AttemptStore, Presence, Hints, Schema, Jour
         if self._host is not None:
             return await self._commit_for_host(self._host, changes, now)
         beginning = beginning_of(changes)
-        if beginning is not None and self._database.has_settings:
+        if beginning is not None:
             with suppress(HeldError, UniqueViolation):
                 at = await self._database.run(lambda: begin(beginning, now))
                 return Committed(at=at, results=(Success(None),))
@@ -190,12 +193,32 @@ class PostgresStore(Store, RunStore, AttemptStore, Presence, Hints, Schema, Jour
         return Committed(at=last.at, results=tuple(results[id(change)] for change in changes))
 
     async def _commit_plain(self, changes: Sequence[Change], now: datetime | None) -> Committed:
-        """Commit *changes* hastily, and carefully if that meets what is held or taken."""
+        """Write *changes* in one statement, and say what stood in the way of those that are not.
+
+        Whatever happens behind the statement, what it has written is written.
+        """
+        runs = [change.runs[0] for change in changes]
+        written = await self._written(runs, now)
+        left = [run for run in runs if run.run_id not in written.run_ids]
+        if not left:
+            return commits.committed(runs, written.at, {})
+        try:
+            failures = await self._database.run(lambda: commits.why_not(left, now))
+        except (StoreUnavailableError, StoreConflictError):
+            # It is not known why, so they are to be asked for again.
+            failures = {run.run_id: RunHeld(run_id=run.run_id) for run in left}
+        return commits.committed(runs, written.at, failures)
+
+    async def _written(self, runs: Sequence[RunChange], now: datetime | None) -> Written:
+        """Write *runs* hastily; carefully, if that meets what is held or taken; or else apart."""
         database = self._database
-        if database.has_settings:
+        for manner in (Manner.HASTY, Manner.CAREFUL):
             with suppress(HeldError, UniqueViolation):
-                return await database.run(lambda: commits.commit_plain(changes, now, Manner.HASTY))
-        return await database.run(lambda: commits.commit_plain(changes, now, Manner.CAREFUL))
+                return await database.run(partial(write, runs, now, manner))
+        if len(runs) == 1:
+            return Written((await self.load(())).at, frozenset())
+        apart = [await self._written([run], now) for run in runs]
+        return Written(apart[-1].at, frozenset().union(*(each.run_ids for each in apart)))
 
     async def _commit_judged(self, changes: Sequence[Change], now: datetime | None) -> Committed:
         """Commit *changes* together, or, where somebody holds what one of them needs, apart."""

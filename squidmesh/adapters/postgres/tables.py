@@ -205,6 +205,7 @@ MOVES: Final = Part(
         {{locked}}
         where runs.run_id = given.run_id
             and runs.revision = given.expected
+            and {{patiently}}
             and {{guarded}}
         returning runs.run_id
     """,
@@ -217,6 +218,7 @@ STARTS: Final = Part(
         insert into {{schema}}.runs ({_names((_RUN[0], *_RUN[2:], *_START))})
         select {_names((_RUN[0], *_RUN[2:], *_START))}
         from {{given}}
+        where {{patiently}}
         {{unless_taken}}
         returning run_id
     """,

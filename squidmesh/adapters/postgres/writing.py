@@ -61,12 +61,16 @@ _LOCKED: Final = """
         for update skip locked
     )"""
 
+# How long rows that others hold are waited for is not a setting of the session, which may be a
+# pooler's. What may have to wait asks this table first, so it is set by then.
 _CLOCK: Final = """
     clock as materialized (
-        select coalesce($1::timestamptz, clock_timestamp()) as at
+        select coalesce($1::timestamptz, clock_timestamp()) as at{patience}
     )"""
 
 _MOST_TEXTS: Final = 512
+_PATIENCE: Final = ", set_config('lock_timeout', '50ms', true) as patience"
+_PATIENTLY: Final = "(select patience from clock) is not null"
 _IF_LOCKED: Final = "join locked on locked.run_id = given.run_id"
 _UNLESS_TAKEN: Final = "on conflict (run_id) do nothing"
 _GUARDED: Final = "given.run_id <> all (array(select run_id from unguarded))"
@@ -79,10 +83,10 @@ _WITH_ATTEMPT: Final = frozenset({StepStatus.SCHEDULED, StepStatus.RUNNING, Step
 class Manner(enum.Enum):
     """How a batch is written.
 
-    HASTY: rows that others hold are waited for, as long as the session waits for locks at all, and
-    an id that is taken is an error: the cheapest, where both are rare. CAREFUL: such rows are
-    locked first, in the order of their ids, or passed over. TOGETHER: the rows are locked already,
-    and everything is taken back unless all of it is written.
+    HASTY: rows that others hold are waited for a moment, and an id that is taken is an error: the
+    cheapest, where both are rare. CAREFUL: rows are locked first, in the order of their ids, and
+    those that others hold passed over; only an id that is being taken is waited for. TOGETHER: the
+    rows are locked already, and everything is taken back unless all of it is written.
     """
 
     HASTY = "hasty"
@@ -135,12 +139,15 @@ def _text(parts: tuple[Part, ...], shapes: tuple[Shape, ...], manner: Manner) ->
     writes = [part for part in (tables.MOVES, tables.STARTS) if part in parts]
     locks = manner is Manner.CAREFUL and tables.MOVES in parts
     written = " union all ".join(f"select run_id from {part.name}" for part in writes)
-    expressions = [_CLOCK, *([_LOCKED] if locks else [])]
+    alone = manner is not Manner.TOGETHER
+    clock = _CLOCK.replace("{patience}", _PATIENCE if alone else "")
+    expressions = [clock, *([_LOCKED] if locks else [])]
     # What exists is locked and was judged; only a start may still find that others were faster.
     follow_all = manner is Manner.TOGETHER and tables.STARTS not in parts
     meant = {
         "{locked}": _IF_LOCKED if locks else "",
         "{unless_taken}": "" if manner is Manner.HASTY else _UNLESS_TAKEN,
+        "{patiently}": _PATIENTLY if alone else "true",
         "{guarded}": _GUARDED if tables.GUARDS in parts else "true",
         "{passed}": "true" if follow_all else _PASSED,
     }
