@@ -17,7 +17,7 @@ from squidmesh.controlling import Said
 from squidmesh.domain.explanation import Explanation
 from squidmesh.domain.graph import RunGraph
 from squidmesh.errors import InvalidOptionError, UnknownWorkflowError
-from squidmesh.opening import StoreAt, check_url, migration_sql
+from squidmesh.opening import StoreAt, check_store, migration_sql
 from squidmesh.ports.clock import Clock, Ids, Random
 from squidmesh.ports.executor import Executor
 from squidmesh.runtime.assembling import Settings, assemble_engine
@@ -113,7 +113,7 @@ class SquidMesh:
         Raises:
             InvalidOptionError: The URL or an option makes no sense.
         """
-        check_url(url)
+        check_store(url, store_options)
         return cls(
             store=StoreAt(url, store_options),
             workflows=workflows,

@@ -29,6 +29,24 @@ class StoreAt:
         return await open_store(self.url, clock, self.options)
 
 
+def check_store(url: object, options: Mapping[str, object]) -> str:
+    """Return the URL's scheme if it names a store that has these options; connects to nothing.
+
+    Raises:
+        InvalidOptionError: It does not, or an option makes no sense.
+    """
+    scheme = check_url(url)
+    if scheme == "postgresql":
+        from squidmesh.adapters.postgres import options_from, read_url
+
+        read_url(str(url))
+        options_from(options)
+    elif options:
+        unknown = ", ".join(sorted(options))
+        raise InvalidOptionError(unknown, f"A {scheme} store has no option {unknown}.")
+    return scheme
+
+
 async def open_store(url: str, clock: Clock, options: Mapping[str, object]) -> "Storage":
     """Open the store that *url* names; adapters are imported only here, and only when asked for.
 
@@ -36,14 +54,11 @@ async def open_store(url: str, clock: Clock, options: Mapping[str, object]) -> "
         InvalidOptionError: The URL names no store, or the store has no such option.
         StoreUnavailableError: The store cannot be opened.
     """
-    scheme = check_url(url)
+    scheme = check_store(url, options)
     if scheme == "postgresql":
         from squidmesh.adapters.postgres import PostgresStore, options_from
 
         return await PostgresStore.open(url, clock=clock, options=options_from(options))
-    if options:
-        unknown = ", ".join(sorted(options))
-        raise InvalidOptionError(unknown, f"A {scheme} store has no option {unknown}.")
     if scheme == "memory":
         from squidmesh.adapters.memory import MemoryStore
 

@@ -33,6 +33,8 @@ LONGEST_HINTED_POLL: Final = 1.5
 """How long where it hears of them: with all else that it asks, one statement a second at most."""
 PRESENCE_INTERVAL: Final = 20.0
 DEFINITIONS_INTERVAL: Final = 5.0
+HINTED_INTERVAL: Final = 0.25
+"""How old what can be run may be when somebody says that there is something new."""
 NEARLY_DUE: Final = timedelta(milliseconds=5)
 """How far the store's clock may be from what this process takes it for."""
 
@@ -57,6 +59,7 @@ class WorkerLoop:
     _reclaiming: "set[asyncio.Task[object]]" = attrs.field(factory=set, init=False)
     _marks: tuple[str, ...] = attrs.field(default=(), init=False)
     _marks_at: float | None = attrs.field(default=None, init=False)
+    _hinted: bool = attrs.field(default=False, init=False)
     _seen_at: float | None = attrs.field(default=None, init=False)
     _asked: int = attrs.field(default=0, init=False)
     _more: bool = attrs.field(default=False, init=False)
@@ -122,6 +125,8 @@ class WorkerLoop:
     def _heard(self, queues: Collection[str]) -> None:
         """Wake up for a hint from elsewhere about *queues*, or about any if none is named."""
         if self._queue_names is None or not queues or not self._queue_names.isdisjoint(queues):
+            # It may be about a definition that nobody here has seen yet.
+            self._hinted = True
             self._told()
 
     def _told(self) -> None:
@@ -209,7 +214,9 @@ class WorkerLoop:
     async def _announce(self) -> None:
         """Say who is here and what it can run, and learn what can be run, every so often."""
         now = self.engine.clock.monotonic()
-        if self._marks_at is None or now - self._marks_at >= DEFINITIONS_INTERVAL:
+        interval = HINTED_INTERVAL if self._hinted else DEFINITIONS_INTERVAL
+        if self._marks_at is None or now - self._marks_at >= interval:
+            self._hinted = False
             self._marks = await self.engine.registry.runnable()
             self._marks_at = now
             self._taken_up.clear()

@@ -37,6 +37,19 @@ class HeldError(StoreUnavailableError):
         )
 
 
+class ForbiddenError(StoreUnavailableError):
+    """The role lacks a privilege."""
+
+    def __init__(self, reason: str) -> None:
+        SquidMeshError.__init__(
+            self,
+            f"The database's role may not do this: {reason}. `squidmesh grants ROLE` prints what a "
+            "role needs, and the owner of the schema runs that, as well as migrations.",
+            code="store_unavailable",
+            details={"reason": reason},
+        )
+
+
 _UNPREPARED: Final = (
     "A pooler stands between, and does not keep prepared statements: open the store with "
     "prepare_threshold=None."
@@ -72,8 +85,12 @@ def named(problem: psycopg.Error | TimeoutError, password: str | None = None) ->
         case errors.UndefinedTable() | errors.UndefinedColumn() | errors.InvalidSchemaName():
             return SchemaNotMigratedError(None, VERSION)
         case errors.InsufficientPrivilege():
-            reason = f"the role may not do this: {reason_of(problem, password)}"
-            return StoreUnavailableError(reason)
+            return ForbiddenError(reason_of(problem, password))
+        case errors.DuplicateTable():
+            return StoreUnavailableError(
+                "a migration has broken off, or other tables have the names of ours: "
+                f"{reason_of(problem, password)}; drop the schema, or name another"
+            )
         case errors.InvalidSqlStatementName() | errors.DuplicatePreparedStatement():
             return InvalidOptionError("prepare_threshold", _UNPREPARED)
         case (

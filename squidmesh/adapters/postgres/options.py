@@ -68,7 +68,9 @@ class Options:
             if type(value) is not int or value < least:
                 raise InvalidOptionError(option, f"{option} is an integer from {least} on.")
         if self.min_connections > self.max_connections:
-            raise InvalidOptionError("min_connections", "There are fewer connections at most.")
+            raise InvalidOptionError(
+                "min_connections", "min_connections is not above max_connections."
+            )
         threshold = self.prepare_threshold
         if threshold is not None and (type(threshold) is not int or threshold < 0):
             raise InvalidOptionError(

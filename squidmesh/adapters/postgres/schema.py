@@ -19,6 +19,11 @@ _HAS_TABLES: Final = "select to_regclass($1::text) is not null"
 
 _VERSION: Final = "select version from {schema}.schema_version"
 
+_ALL_OR_NOTHING: Final = """-- Run it in one transaction, which stops at the first error:
+-- psql --single-transaction --set=ON_ERROR_STOP=1
+
+"""
+
 _HAS_SCHEMA: Final = "select to_regnamespace($1::text) is not null"
 
 
@@ -51,14 +56,15 @@ def version_of(schema: str) -> Steps[int | None]:
     ((exists,),) = yield Query(_HAS_TABLES, (f"{schema}.schema_version",))
     if not exists:
         return None
-    ((version,),) = yield Query(_VERSION)
-    return int(version)
+    rows = yield Query(_VERSION)
+    return int(rows[0][0]) if rows else None
 
 
 def sql(schema: str) -> str:
     """Return everything that an empty database needs; *schema* is quoted already."""
     files = "\n".join(_text(name) for name in _FILES)
-    return f"create schema if not exists {schema};\n\n{files.replace('{schema}', schema)}"
+    tables = files.replace("{schema}", schema)
+    return f"{_ALL_OR_NOTHING}create schema if not exists {schema};\n\n{tables}"
 
 
 def _text(name: str) -> str:

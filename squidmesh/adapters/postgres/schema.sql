@@ -2,10 +2,6 @@
 -- What changes with every commit about a run stands together, so that the log of a change is short.
 -- An "encoding" says how the documents of a row are written: 0 is JSON text, kept byte for byte.
 
-create table {schema}.schema_version (
-    version integer not null
-);
-
 -- The row of a run is rewritten with each of its commits. It stays on its page, and out of the
 -- indexes: none of them holds what changes before the end, and pages are left some room.
 create table {schema}.runs (
@@ -58,8 +54,8 @@ create table {schema}.stuck_runs (
 );
 
 -- A visit of a step, with its latest attempt: one row to insert and one to update per step. Of the
--- attempt's instants those are null that equal the visit's own, unless the attempt still waits; so is
--- a count of nothing, and a queue that is the run's. What ends a visit changes only columns at its
+-- attempt's instants those are null that equal the visit's own, unless the attempt still waits, and so are
+-- counts of nothing, and a queue that is the run's. What ends a visit changes only columns at its
 -- end, so that little is logged.
 create table {schema}.step_runs (
     run_id uuid not null,
@@ -201,4 +197,5 @@ create table {schema}.leases (
     until timestamptz not null
 );
 
-insert into {schema}.schema_version (version) values (1);
+-- Last, and whole: without it there are no tables, whatever a script that broke off has left.
+create table {schema}.schema_version as select 1 as version;
