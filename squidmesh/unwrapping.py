@@ -36,10 +36,5 @@ def name_of(given: object, found: object) -> str:
     return " over ".join(named)
 
 
-async def _begun(found: Any) -> None:  # noqa: ANN401  a Connection of SQLAlchemy, of either kind
-    if not found.in_transaction():
-        await _awaited(found.begin())
-
-
 async def _awaited(found: Any) -> Any:  # noqa: ANN401  whatever the host's library gives
     return await found if hasattr(found, "__await__") else found

@@ -88,12 +88,10 @@ def plain_ones(changes: Sequence[Change]) -> list[Change]:
     return [change for change in changes if is_plain(change) and counts[change.runs[0].run_id] == 1]
 
 
-def commit_plain(
-    changes: Sequence[Change], now: datetime | None, manner: Manner = Manner.CAREFUL
-) -> Steps[Committed]:
+def commit_plain(changes: Sequence[Change], now: datetime | None) -> Steps[Committed]:
     """Commit *changes* of one run each in one statement; say what stood in others' way."""
     runs = [change.runs[0] for change in changes]
-    written = yield from write(runs, now, manner)
+    written = yield from write(runs, now, Manner.CAREFUL)
     left = [run for run in runs if run.run_id not in written.run_ids]
     failures = (yield from why_not(left, now)) if left else {}
     return committed(runs, written.at, failures)
