@@ -1,10 +1,12 @@
 """squidmesh: durable workflows that live inside a Python application and its database."""
 
+from squidmesh.checking import BlockedRun, CheckReport, VersionCheck
 from squidmesh.context import StepContext
 from squidmesh.domain.audit import AuditEvent
 from squidmesh.domain.definition import RetryPolicy
 from squidmesh.domain.explanation import Explanation, NextAction
 from squidmesh.domain.graph import Edge, Node, RunGraph
+from squidmesh.domain.obstacles import Obstacle
 from squidmesh.errors import (
     ClaimLostError,
     DefinitionError,
@@ -35,7 +37,7 @@ from squidmesh.mesh import SquidMesh
 from squidmesh.outcomes import Deferred, Errored
 from squidmesh.runtime.recovery import RecoveryReport
 from squidmesh.runtime.runner import PerformReport
-from squidmesh.views import Attempt, Entry, Run, RunPage, Step
+from squidmesh.views import Attempt, Entry, Preview, Run, RunPage, Step
 from squidmesh.workflow import (
     Retry,
     Workflow,
@@ -56,6 +58,8 @@ from squidmesh.working import Runner, Worker
 __all__ = [
     "Attempt",
     "AuditEvent",
+    "BlockedRun",
+    "CheckReport",
     "ClaimLostError",
     "Deferred",
     "DefinitionError",
@@ -76,8 +80,10 @@ __all__ = [
     "NextAction",
     "Node",
     "NotPausedError",
+    "Obstacle",
     "PayloadTooLargeError",
     "PerformReport",
+    "Preview",
     "RecoveryReport",
     "Retry",
     "RetryPolicy",
@@ -98,6 +104,7 @@ __all__ = [
     "UnknownWorkflowError",
     "UnsafeReplayError",
     "UnserializableValueError",
+    "VersionCheck",
     "Worker",
     "Workflow",
     "WorkflowDefinition",

@@ -72,13 +72,14 @@ async def explanation(engine: Engine, run_id: object, *, step: str | None) -> Ex
     """Say why a run, or one of its steps, stands where it stands."""
     state = await load_run(engine, check_run_id(run_id))
     definition = await _definition(engine, state)
-    runnable = await _is_runnable(engine, state.facts.fingerprint)
+    lacking = await _lacking(engine, state.facts.fingerprint)
+    runnable, missing = lacking is not None, lacking or frozenset()
     now = engine.time.now()
     if step is None:
-        return explain(definition, state, now=now, runnable=runnable)
+        return explain(definition, state, now=now, runnable=runnable, lacking=missing)
     found = None
     if isinstance(step, str):
-        found = explain_step(definition, state, step, now=now, runnable=runnable)
+        found = explain_step(definition, state, step, now=now, runnable=runnable, lacking=missing)
     if found is None:
         raise no_such_step("step", definition)
     return found
@@ -91,10 +92,14 @@ def no_such_step(option: str, definition: WorkflowDefinition) -> InvalidOptionEr
     return InvalidOptionError(option, f"{definition.name} has no step of that name ({shown}).")
 
 
-async def _is_runnable(engine: Engine, mark: str) -> bool:
-    if engine.registry.can_run(mark):
-        return True
-    return bool(await engine.store.workers_for(mark, within=SEEN_WITHIN))
+async def _lacking(engine: Engine, mark: str) -> frozenset[str] | None:
+    """The steps that neither this process nor a worker seen lately can run; None for all."""
+    own = engine.registry.lacking(mark)
+    if own is not None and not own:
+        return own
+    others = await engine.store.workers_for(mark, within=SEEN_WITHIN)
+    known = [*others.values(), *(() if own is None else (own,))]
+    return frozenset.intersection(*known) if known else None
 
 
 async def graph(engine: Engine, run_id: object) -> RunGraph:

@@ -6,7 +6,7 @@ run as it stands then. A refusal becomes its exception here, at the door.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 from returns.pipeline import is_successful
@@ -23,6 +23,7 @@ from squidmesh.domain.commands import (
 )
 from squidmesh.domain.definition import CronTrigger
 from squidmesh.domain.entries import Carried, Issuer
+from squidmesh.domain.preview import repetition
 from squidmesh.domain.recovery import carried_over
 from squidmesh.domain.review import issuer_of
 from squidmesh.domain.schedule import Activation, without_identity
@@ -31,6 +32,7 @@ from squidmesh.errors import (
     IdempotencyConflictError,
     InvalidOptionError,
     InvalidReviewError,
+    PayloadTooLargeError,
     UnserializableValueError,
     error_for,
 )
@@ -50,7 +52,10 @@ from squidmesh.starting import (
     prepare_starts,
     trigger_of,
 )
-from squidmesh.views import Run
+from squidmesh.views import Preview, Run, entry_views
+
+MOST_SAID: Final = 64 * 1024
+"""How many bytes of JSON an actor, a comment or metadata may have."""
 
 Control: TypeAlias = CancelRun | ResumeRun | ApproveRun | RejectRun | ReplayRun
 
@@ -161,7 +166,9 @@ def issuer_from(said: Said, *, actor_required: bool = False) -> Issuer:
     plain = {}
     for field in ("actor", "comment", "metadata"):
         try:
-            plain[field] = codec.plain(getattr(said, field), max_bytes=64 * 1024)
+            plain[field] = codec.plain(getattr(said, field), max_bytes=MOST_SAID)
+        except PayloadTooLargeError:
+            raise InvalidReviewError(field, f"it has over {MOST_SAID:,} bytes as JSON") from None
         except UnserializableValueError as problem:
             raise InvalidReviewError(field, f"it cannot be stored: {problem}") from None
     issuer = issuer_of(
@@ -177,11 +184,15 @@ def issuer_from(said: Said, *, actor_required: bool = False) -> Issuer:
     return issuer.unwrap()
 
 
-async def control(engine: Engine, run_id: str, command: Control, name: str) -> Run:
-    """Commit a control command and return the run as it stands then."""
+async def control(
+    engine: Engine, run_id: str, command: Control, name: str, *, preview: bool
+) -> Run | Preview:
+    """Commit a control command and return the run as it stands then, or tell what it would do."""
     run_id = check_run_id(run_id)
-    key = _control_key(run_id, f"run:{run_id}", command, name)
-    settled = await _commit(engine, Ask(run_id, command, key))
+    ask = Ask(run_id, command, _control_key(run_id, f"run:{run_id}", command, name))
+    if preview:
+        return await _preview(engine, ask)
+    settled = await _commit(engine, ask)
     return run_of(engine, settled.state)
 
 
@@ -199,26 +210,55 @@ async def _commit(engine: Engine, ask: Ask) -> Settled:
     return answer.unwrap()
 
 
-async def cancel(engine: Engine, run_id: str, said: Said) -> Run:
+async def _preview(engine: Engine, ask: Ask) -> Preview:
+    """What an ask would write and repeat if it were committed now."""
+    answer = await engine.committer.rehearse(ask)
+    if not is_successful(answer):
+        raise error_for(answer.failure(), ask.run_id)
+    told = answer.unwrap()
+    before, started = told.before, told.started
+    entries = tuple(entry_views(told.definition, before, told.entries))
+    if started is None:
+        return Preview(entries=entries)
+    found = repetition(told.definition, started.definition, before, started.start)
+    nothing = RunState(run_id=started.start.run_id)
+    begun = entry_views(started.definition, nothing, started.entries)
+    return Preview(
+        entries=(*entries, *begun),
+        reruns=found.again,
+        effects=found.effects,
+        undone=found.undone,
+    )
+
+
+async def cancel(engine: Engine, run_id: str, said: Said, *, preview: bool) -> Run | Preview:
     """Ask a run to stop."""
-    return await control(engine, run_id, CancelRun(issuer=issuer_from(said)), "cancel")
+    try:
+        command = CancelRun(issuer=issuer_from(said))
+    except InvalidReviewError as problem:
+        if problem.field != "comment":
+            raise
+        # What is recorded as a comment is the reason to the one who cancels.
+        raise InvalidReviewError("reason", str(problem)) from None
+    return await control(engine, run_id, command, "cancel", preview=preview)
 
 
-async def resume(engine: Engine, run_id: str, said: Said) -> Run:
+async def resume(engine: Engine, run_id: str, said: Said, *, preview: bool) -> Run | Preview:
     """End an open pause."""
-    return await control(engine, run_id, ResumeRun(issuer=issuer_from(said)), "resumed")
+    command = ResumeRun(issuer=issuer_from(said))
+    return await control(engine, run_id, command, "resumed", preview=preview)
 
 
-async def approve(engine: Engine, run_id: str, said: Said) -> Run:
+async def approve(engine: Engine, run_id: str, said: Said, *, preview: bool) -> Run | Preview:
     """Decide an open approval with yes."""
-    issuer = issuer_from(said, actor_required=True)
-    return await control(engine, run_id, ApproveRun(issuer=issuer), "approved")
+    command = ApproveRun(issuer=issuer_from(said, actor_required=True))
+    return await control(engine, run_id, command, "approved", preview=preview)
 
 
-async def reject(engine: Engine, run_id: str, said: Said) -> Run:
+async def reject(engine: Engine, run_id: str, said: Said, *, preview: bool) -> Run | Preview:
     """Decide an open approval with no."""
-    issuer = issuer_from(said, actor_required=True)
-    return await control(engine, run_id, RejectRun(issuer=issuer), "rejected")
+    command = RejectRun(issuer=issuer_from(said, actor_required=True))
+    return await control(engine, run_id, command, "rejected", preview=preview)
 
 
 async def replay(
@@ -229,32 +269,44 @@ async def replay(
     allow_irreversible: object,
     from_step: object,
     said: Said,
-) -> Run:
-    """Start a new run with what the source was started with."""
+    preview: bool,
+) -> Run | Preview:
+    """Start a new run with what the source was started with, or tell what that would do."""
     run_id = check_run_id(run_id)
     source = await load_run(engine, run_id)
     workflow = workflow_of(source.facts.workflow)
-    steps = workflow.definition.by_name
-    if from_step is not None and not (isinstance(from_step, str) and from_step in steps):
-        raise no_such_step("from_step", workflow.definition)
-    issuer = issuer_from(said)
-    known = await _known_replay(engine, run_id, issuer)
-    if known is not None:
-        return run_of(engine, await load_run(engine, known))
     command = ReplayRun(
         new_run_id=engine.ids.run_id(),
         allow_irreversible=allow_irreversible is True,
-        from_step=from_step,
-        issuer=issuer,
+        from_step=None if from_step is None else _step_of(workflow, from_step),
+        issuer=issuer_from(said),
     )
-    spawn = partial(_repeated, engine, workflow, command)
+    known = await _known_replay(engine, run_id, command.issuer)
+    if known is not None:
+        return Preview() if preview else run_of(engine, await load_run(engine, known))
     key = _control_key(command.new_run_id, f"run:{run_id}", command, "replay")
-    settled = await _commit(engine, Ask(run_id, command, key, spawn=spawn))
-    # Without entries somebody else was faster with the same key: theirs is the new run.
-    replayed = command.new_run_id if settled.entries else None
-    replayed = replayed or await _known_replay(engine, run_id, issuer)
-    assert replayed is not None
+    ask = Ask(run_id, command, key, spawn=partial(_repeated, engine, workflow, command))
+    if preview:
+        return await _preview(engine, ask)
+    replayed = await _replayed(engine, ask, command)
     return run_of(engine, await load_run(engine, replayed))
+
+
+async def _replayed(engine: Engine, ask: Ask, command: ReplayRun) -> str:
+    """Commit a replay and return the new run's id."""
+    settled = await _commit(engine, ask)
+    if settled.entries:
+        return command.new_run_id
+    # Without entries somebody else was faster with the same key: theirs is the new run.
+    theirs = await _known_replay(engine, ask.run_id, command.issuer)
+    assert theirs is not None
+    return theirs
+
+
+def _step_of(workflow: RegisteredWorkflow, step: object) -> str:
+    if isinstance(step, str) and step in workflow.definition.by_name:
+        return step
+    raise no_such_step("from_step", workflow.definition)
 
 
 async def _known_replay(engine: Engine, run_id: str, issuer: Issuer) -> str | None:

@@ -40,6 +40,7 @@ from squidmesh.domain.commands import (
     CannotStartThere,
     ClaimIsStale,
     KeyAlreadyUsed,
+    LeadsElsewhere,
     MoveIsIllegal,
     NotClaimable,
     NotPaused,
@@ -416,11 +417,25 @@ def error_for(refusal: Refusal, run_id: str) -> SquidMeshError:
             return ClaimLostError(run_id, attempt.step, attempt.number, holder)
         case NotClaimable(attempt=attempt):
             return ClaimLostError(run_id, attempt.step, attempt.number)
+        case ReplayIsUnsafe() | CannotStartThere() | LeadsElsewhere():
+            return _error_of_replay(refusal, run_id)
+
+
+def _error_of_replay(
+    refusal: ReplayIsUnsafe | CannotStartThere | LeadsElsewhere, run_id: str
+) -> SquidMeshError:
+    match refusal:
         case ReplayIsUnsafe(steps=steps):
             return UnsafeReplayError(steps)
         case CannotStartThere(step=step):
             return InvalidOptionError(
                 "from_step",
-                f"A replay cannot start at {_clean(step)}: the run never reached it, or the"
-                " workflow of today does not lead on from there as it did.",
+                f"A replay cannot start at {_clean(step)}: the run never reached it, or there is"
+                " no such step.",
             )
+        case LeadsElsewhere(workflow=workflow, step=step, before=before):
+            reason = (
+                f"in the run, {_listed(before)} came before {_clean(step)}, which is not so in"
+                " the definition of today"
+            )
+            return IncompatibleDefinitionError(workflow, reason, run_id=run_id)

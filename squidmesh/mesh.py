@@ -1,8 +1,8 @@
 """SquidMesh: what a host application starts, steers and asks its runs with.
 
-A long module of short methods: it is the public face in one place, and most of its lines say what
-an argument means and which errors are raised. What the methods do stands elsewhere, in
-`controlling` for what changes runs and in `asking` for what reads them.
+A long module of short methods: most of its lines say what an argument means and which errors are
+raised. The commands about runs that exist stand in `steering`. What the methods do stands
+elsewhere, in `controlling` for what changes runs and in `asking` for what reads them.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from squidmesh import asking, controlling
 from squidmesh.asking import ListOptions
-from squidmesh.controlling import Said
+from squidmesh.checking import CheckReport, check_runs
 from squidmesh.domain.explanation import Explanation
 from squidmesh.domain.graph import RunGraph
 from squidmesh.errors import InvalidOptionError, UnknownWorkflowError
@@ -28,6 +28,7 @@ from squidmesh.runtime.telemetry import Sink
 from squidmesh.runtime.within import joined
 from squidmesh.runtime.worker import WorkerLoop
 from squidmesh.starting import StartOptions, check_lease
+from squidmesh.steering import Steering
 from squidmesh.system import SystemClock, SystemIds, SystemRandom, whole_clock
 from squidmesh.views import Run, RunPage
 from squidmesh.workflow import Workflow, WorkflowDefinition
@@ -38,7 +39,7 @@ _T = TypeVar("_T")
 AnyWorkflow: TypeAlias = type[Workflow[Any]] | WorkflowDefinition
 
 
-class SquidMesh:
+class SquidMesh(Steering):
     """A host's runs: starts them, steers them, and tells how and why they stand.
 
     Use it as an async context manager, or call `aclose` in the end. Every method talks to the
@@ -337,133 +338,25 @@ class SquidMesh:
             ),
         )
 
-    async def cancel_run(
-        self,
-        run_id: str,
-        *,
-        actor: object = None,
-        reason: str | None = None,
-        idempotency_key: str | None = None,
-        preview: bool = False,
-        connection: object = None,
-    ) -> Run:
-        """Ask a run to stop: at once if nothing is claimed, else when the last claim has ended.
+    async def check_runs(self, *, workflow: AnyWorkflow | str | None = None) -> CheckReport:
+        """Say which runs in flight the workflows of this mesh can carry to their end.
+
+        A run is blocked if something ahead of it has no function here: a step that is open or may
+        still come, or the undoing of one that is or may be done. It is blocked as well if such a
+        function asks for what neither its version's steps nor its payload provide; for an open
+        step that is judged by what the run really holds, for others by what its steps may leave.
+        What functions do and return, and the types of parameters, are not looked at.
+
+        This only reads and claims nothing; what other workers could run plays no part.
 
         Raises:
-            RunNotFoundError: There is no such run.
-            InvalidTransitionError: The run is over, cancelling or compensating.
-            InvalidReviewError: The actor or the reason cannot be recorded.
+            UnknownWorkflowError: *workflow* is neither a name nor a workflow.
+            InvalidOptionError: It cannot be the name of one.
         """
-        _not_yet("preview", preview)
-        said = Said(actor=actor, comment=reason, idempotency_key=idempotency_key)
-        return await controlling.cancel(await self._engine_within(connection), run_id, said)
-
-    async def resume_run(
-        self,
-        run_id: str,
-        *,
-        actor: object = None,
-        comment: str | None = None,
-        metadata: Mapping[str, object] | None = None,
-        idempotency_key: str | None = None,
-        preview: bool = False,
-        connection: object = None,
-    ) -> Run:
-        """End an open pause; the run goes on where the step pointed to when it was opened.
-
-        Raises:
-            RunNotFoundError: There is no such run.
-            NotPausedError: No pause is open.
-            InvalidReviewError: The actor, comment or metadata cannot be recorded.
-        """
-        _not_yet("preview", preview)
-        said = Said(
-            actor=actor, comment=comment, metadata=metadata, idempotency_key=idempotency_key
-        )
-        return await controlling.resume(await self._engine_within(connection), run_id, said)
-
-    async def approve_run(
-        self,
-        run_id: str,
-        *,
-        actor: object,
-        comment: str | None = None,
-        metadata: Mapping[str, object] | None = None,
-        idempotency_key: str | None = None,
-        preview: bool = False,
-        connection: object = None,
-    ) -> Run:
-        """Decide an open approval with yes; *actor* is who decides.
-
-        Raises:
-            RunNotFoundError: There is no such run.
-            NotPausedError: No approval is open.
-            InvalidReviewError: The actor is missing, or something cannot be recorded.
-        """
-        _not_yet("preview", preview)
-        said = Said(
-            actor=actor, comment=comment, metadata=metadata, idempotency_key=idempotency_key
-        )
-        return await controlling.approve(await self._engine_within(connection), run_id, said)
-
-    async def reject_run(
-        self,
-        run_id: str,
-        *,
-        actor: object,
-        comment: str | None = None,
-        metadata: Mapping[str, object] | None = None,
-        idempotency_key: str | None = None,
-        preview: bool = False,
-        connection: object = None,
-    ) -> Run:
-        """Decide an open approval with no; the run takes the approval's error route.
-
-        Raises:
-            RunNotFoundError: There is no such run.
-            NotPausedError: No approval is open.
-            InvalidReviewError: The actor is missing, or something cannot be recorded.
-        """
-        _not_yet("preview", preview)
-        said = Said(
-            actor=actor, comment=comment, metadata=metadata, idempotency_key=idempotency_key
-        )
-        return await controlling.reject(await self._engine_within(connection), run_id, said)
-
-    async def replay_run(
-        self,
-        run_id: str,
-        *,
-        allow_irreversible: bool = False,
-        from_step: str | None = None,
-        actor: object = None,
-        comment: str | None = None,
-        idempotency_key: str | None = None,
-        preview: bool = False,
-        connection: object = None,
-    ) -> Run:
-        """Start a new run with the payload and trigger of this one, under today's definition.
-
-        With *from_step* it starts there and carries over the outputs of the steps before it.
-
-        Raises:
-            RunNotFoundError: There is no such run.
-            UnknownWorkflowError: Its workflow is not registered with this mesh.
-            UnsafeReplayError: Completed steps cannot be undone; names them. Only
-                ``allow_irreversible=True`` repeats them.
-            InvalidOptionError: The run never reached *from_step*, or the workflow has no such step.
-            InvalidPayloadError: The old payload does not fit today's contract.
-        """
-        _not_yet("preview", preview)
-        engine = await self._engine_within(connection)
-        return await controlling.replay(
-            engine,
-            run_id,
-            lambda name: self._registered(engine, name),
-            allow_irreversible=allow_irreversible,
-            from_step=from_step,
-            said=Said(actor=actor, comment=comment, idempotency_key=idempotency_key),
-        )
+        engine = await self.engine()
+        if workflow is None or isinstance(workflow, str):
+            return await check_runs(engine, workflow)
+        return await check_runs(engine, _definition_of(workflow).name)
 
     async def recover(self, *, older_than: timedelta = timedelta(0)) -> RecoveryReport:
         """Reclaim expired leases, and announce again what has been due for *older_than*.
@@ -572,8 +465,3 @@ def _at_least_one(option: str, value: object) -> int:
     if type(value) is not int or value < 1:
         raise InvalidOptionError(option, f"{option} is a positive integer.")
     return value
-
-
-def _not_yet(option: str, value: object) -> None:
-    if value is not None and value is not False:
-        raise InvalidOptionError(option, f"{option}= comes with a later release.", code="not_yet")

@@ -5,8 +5,8 @@ needs no line here. Two forms exist. The stored one is terse: what equals its de
 durations are whole microseconds. An entry is a list there, of the name of its type and the values
 of its fields in their order, so a class may only grow at its end, by fields with defaults. Null
 stands for a default, and for the time of the journal row where the row's time is meant. The shown
-form (`full_data`) has every field by its name, and durations in seconds. Instants are ISO 8601 in
-UTC, always with microseconds, so that their texts sort as they do.
+form (`full_data`) has every field by its name in the durable protocol, and durations in seconds.
+Instants are ISO 8601 in UTC, always with microseconds, so that their texts sort as they do.
 
 Reading is strict: a type, a field or a value that is not known here is a `RecordProblem`.
 """
@@ -23,7 +23,17 @@ from typing import Any, Final, TypeAlias, TypeVar, get_args, get_origin
 import attrs
 
 from squidmesh.codec import DecodeProblem, decode, encode
-from squidmesh.domain.entries import DispatchEntry, Entry, RunEntry, Thread
+from squidmesh.domain.dispatch import idempotency_key, runnable_key
+from squidmesh.domain.entries import (
+    AttemptCompleted,
+    AttemptId,
+    DispatchEntry,
+    Entry,
+    Issuer,
+    ManualStepResolved,
+    RunEntry,
+    Thread,
+)
 from squidmesh.domain.values import Json, JsonMapping, JsonObject
 
 FORMAT: Final = 1
@@ -156,11 +166,33 @@ def _entry(values: Json, at: datetime) -> Entry:
 
 
 def full_data(entry: Entry, run_id: str) -> JsonObject:
-    """Return all fields of *entry*, for showing, with the identity that its row states once."""
+    """Return all that *entry* says itself, for showing, with the identity that its row states once.
+
+    `squidmesh.showing` adds what the entries around it say.
+    """
+    kind: type = entry.__class__
     shown: JsonObject = {"run_id": run_id}
     if isinstance(entry, DispatchEntry):
-        shown["runnable_key"] = f"{run_id}:{entry.step}:{entry.number}"
-    return shown | _shown(entry)
+        attempt = AttemptId(entry.step, entry.number, entry.visit)
+        shown["runnable_key"] = runnable_key(run_id, attempt)
+        shown["idempotency_key"] = idempotency_key(run_id, entry.step, entry.visit)
+    for name, field, convert in _shown_plan(kind):
+        value = getattr(entry, field)
+        told: _Given = value if convert is None or value is None else convert(value)
+        if isinstance(value, Issuer):
+            shown |= told
+        else:
+            shown[name] = told
+    return shown
+
+
+_SHOWN_NAMES: Final = {
+    "number": "attempt_number",
+    "token_hash": "claim_token_hash",
+    "owner": "owner_id",
+}
+_WITH_RESULT: Final = (AttemptCompleted, ManualStepResolved)
+"""The entries whose output is what came of a step; elsewhere the word means the key for it."""
 
 
 def record_to_text(record: object) -> str:
@@ -277,6 +309,15 @@ def _plan(kind: type) -> _Plan:
 def _entry_fields(kind: type) -> tuple[_Field, ...]:
     """Every field but the time, in order."""
     return tuple(field for field in _fields(kind) if field.name != "at")
+
+
+@cache
+def _shown_plan(kind: type) -> tuple[tuple[str, str, _Convert | None], ...]:
+    """For each field the name under which it is shown, its own, and how."""
+    names = _SHOWN_NAMES | ({"output": "result"} if kind in _WITH_RESULT else {})
+    return tuple(
+        (names.get(field.name, field.name), field.name, field.form.show) for field in _fields(kind)
+    )
 
 
 @cache

@@ -6,6 +6,7 @@ the last list, so that nothing a reader does to it changes what is known of the 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import reduce
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -16,6 +17,7 @@ from squidmesh.domain.definition import SCHEDULE_KEY, StepSpec, WorkflowDefiniti
 from squidmesh.domain.dispatch import runnable_key
 from squidmesh.domain.entries import AttemptScheduled, ErrorRecord
 from squidmesh.domain.entries import Entry as Fact
+from squidmesh.domain.evolution import evolve
 from squidmesh.domain.inspection import (
     current_step,
     inputs_given,
@@ -28,7 +30,8 @@ from squidmesh.domain.state import AttemptState, RunState, StepState, StepStatus
 from squidmesh.domain.values import Json, JsonMapping, JsonObject
 from squidmesh.errors import InvalidPayloadError
 from squidmesh.ports.store import JournalRow, RunSummary
-from squidmesh.records import full_data, name_of, thread_of
+from squidmesh.records import name_of, thread_of
+from squidmesh.showing import policy_of, shown_data
 
 P = TypeVar("P")
 
@@ -72,7 +75,11 @@ class Step:
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """A fact in the run's journal, with all its fields; *seq* is the revision that it led to."""
+    """A fact in the run's journal; *seq* is the revision that it led to.
+
+    *data* has all that the durable protocol says of it, what other entries say in its place
+    included: docs/durable_dispatch_protocol.md lists the fields.
+    """
 
     seq: int
     thread: str
@@ -128,6 +135,23 @@ class Run:
         return found
 
 
+@attrs.frozen(kw_only=True)
+class Preview:
+    """What a command would do if it were given now; nothing of it has happened.
+
+    *entries* is what it would write, in order; a replay writes about its source first and then
+    about the new run, and each entry's ``data["run_id"]`` tells which. Only a replay has the
+    others: *reruns* are the steps that ran and would run again, *effects* those among them whose
+    completed effect reaches outside and would be repeated, and *undone* the steps that were undone
+    and whose outputs it would bring along all the same.
+    """
+
+    entries: tuple[Entry, ...] = ()
+    reruns: tuple[str, ...] = ()
+    effects: tuple[str, ...] = ()
+    undone: tuple[str, ...] = ()
+
+
 @attrs.frozen
 class RunPage:
     """One page of a list; *next_cursor* asks for the next one, None if this was the last."""
@@ -169,7 +193,7 @@ def run_view(
         steps=steps,
         attempts=_in_order((attempt for step in steps for attempt in step.attempts), facts),
         audit_events=audit_events(facts),
-        entries=tuple(entry for row in known for entry in _entries(state.run_id, row)),
+        entries=tuple(_entries(definition, RunState(run_id=state.run_id), facts, given)),
     )
 
 
@@ -242,26 +266,36 @@ def _in_order(attempts: Iterable[Attempt], facts: Iterable[Fact]) -> tuple[Attem
     return tuple(sorted(attempts, key=lambda one: order.get((one.step, one.number), last)))
 
 
-def _entries(run_id: str, row: JournalRow) -> Iterator[Entry]:
-    first = row.revision - len(row.entries) + 1
-    for seq, fact in enumerate(row.entries, start=first):
+def entry_views(
+    definition: WorkflowDefinition, before: RunState, facts: Sequence[Fact]
+) -> Iterator[Entry]:
+    """The *facts* about a run that follow upon the state *before*, as readers see them."""
+    after = reduce(evolve, facts, before)
+    given = inputs_given(definition, after, facts, first=before.revision + 1)
+    return _entries(definition, before, facts, given)
+
+
+def _entries(
+    definition: WorkflowDefinition | None,
+    before: RunState,
+    facts: Sequence[Fact],
+    given: Mapping[str, JsonMapping],
+) -> Iterator[Entry]:
+    shown = zip(facts, shown_data(definition, before, facts, given), strict=True)
+    for seq, (fact, data) in enumerate(shown, start=before.revision + 1):
         yield Entry(
             seq=seq,
             thread=thread_of(fact).value,
             type=name_of(fact),
             at=fact.at,
-            data=_copy(full_data(fact, run_id)),
+            data=_copy(data),
         )
 
 
 def _recovery(state: RunState, spec: StepSpec) -> JsonObject:
     """What a step's declaration allows after it is completed, and what became of its undoing."""
-    return {
-        "irreversible": spec.irreversible,
-        "compensatable": spec.compensatable and not spec.irreversible,
-        "replay": "manual_review_required" if spec.blocks_replay else "allowed",
-        "compensation": None if spec.compensation is None else _compensation(state, spec.name),
-    }
+    undoing = None if spec.compensation is None else _compensation(state, spec.name)
+    return policy_of(spec) | {"compensation": undoing}
 
 
 _ENDED: Final[Mapping[StepStatus, str]] = {

@@ -40,6 +40,7 @@ from squidmesh.testing.contracts import Host
 from tests.runtime.support import (
     PATIENCE,
     Gate,
+    Listener,
     a_moment,
     attempts_of,
     error_of,
@@ -276,6 +277,42 @@ class CommandsInATransaction(HostTests):
         await worked(mesh)
         assert await status_of(mesh, kept.id) == "paused"
 
+    async def test_a_preview_sees_what_its_host_wrote_and_writes_nothing_there(
+        self, mesh: SquidMesh, host: Host
+    ) -> None:
+        run_id = await prepared(mesh, CASES["approve"])
+        await host.write("lost")
+        await mesh.cancel_run(run_id, connection=host.connection)
+
+        with pytest.raises(NotPausedError):
+            await mesh.approve_run(run_id, actor="ann", preview=True, connection=host.connection)
+        inside = await mesh.replay_run(run_id, preview=True, connection=host.connection)
+        outside = await mesh.replay_run(run_id, preview=True)
+        after = await mesh.inspect_run(run_id, connection=host.connection)
+        await host.rollback()
+
+        assert inside.reruns == outside.reruns == ("reserve",)
+        assert inside.entries[0].seq == after.revision + 1 > outside.entries[0].seq
+        assert await status_of(mesh, run_id) == "paused"
+        assert await host.read() == []
+        assert len((await mesh.list_runs()).runs) == 1
+
+    async def test_a_preview_in_a_transaction_shows_what_is_written_there(
+        self, mesh: SquidMesh, host: Host
+    ) -> None:
+        run_id = await prepared(mesh, CASES["approve"])
+
+        shown = await mesh.approve_run(
+            run_id, actor="ann", preview=True, connection=host.connection
+        )
+        await mesh.approve_run(run_id, actor="ann", connection=host.connection)
+        await host.commit()
+
+        written = ((await history(mesh, run_id)).entries or ())[-len(shown.entries) :]
+        assert [(entry.seq, entry.type) for entry in shown.entries] == [
+            (entry.seq, entry.type) for entry in written
+        ]
+
     async def test_a_transaction_may_hold_a_whole_story(self, mesh: SquidMesh, host: Host) -> None:
         run_id = await prepared(mesh, CASES["approve"])
 
@@ -344,6 +381,43 @@ class CommandsInATransaction(HostTests):
         assert await host.read() == ["before", "behind"]
         assert await status_of(mesh, run_id) == "cancelled"
         assert {run.id for run in (await mesh.list_runs()).runs} == {run_id, used.id}
+
+    @each_command
+    async def test_a_command_on_the_hosts_connection_tells_nothing_itself_and_what_follows_is_told(
+        self, open_mesh: OpenMesh, host: Host, case: Case
+    ) -> None:
+        listener = Listener()
+        mesh = await open_mesh(Payment, Parcel, telemetry=listener)
+        run_id = await prepared(mesh, case)
+        listener.events.clear()
+
+        await case.give(mesh, run_id, host.connection)
+        inside = listener.names
+        await host.commit()
+        behind = listener.names
+        await worked(mesh)
+
+        moved = [event.metadata["to_status"] for event in listener.of("run.transition")]
+        assert inside == behind == []
+        assert moved == ([] if case.ended == case.behind else [case.ended])
+
+    async def test_a_start_on_the_hosts_connection_tells_nothing_itself_and_what_follows_is_told(
+        self, open_mesh: OpenMesh, host: Host
+    ) -> None:
+        listener = Listener()
+        mesh = await open_mesh(Payment, Parcel, telemetry=listener)
+
+        started = await mesh.start_run(Payment, connection=host.connection)
+        (bulk,) = await mesh.start_runs(Payment, [None], connection=host.connection)
+        again = await mesh.replay_run(started.id, connection=host.connection)
+        await host.commit()
+        behind = listener.names
+        await worked(mesh)
+
+        begun = [event.metadata["run_id"] for event in listener.of("step.started")]
+        assert behind == []
+        assert sorted(begun, key=str) == sorted([started.id, bulk, again.id])
+        assert not {"run.created", "run.replayed"} & set(listener.names)
 
     async def test_commands_given_at_once_on_one_connection_have_their_turn_each(
         self, mesh: SquidMesh, host: Host

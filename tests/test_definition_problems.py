@@ -3,7 +3,7 @@
 import types
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import attrs
 import pytest
@@ -202,6 +202,16 @@ def test_each_code_is_reached_by_somebody_s_mistake(code: str) -> None:
     assert code in {found for _, found in EXAMPLES[code]()}
 
 
+def test_a_problem_is_a_path_a_code_and_a_message() -> None:
+    with pytest.raises(DefinitionError) as refused:
+        declare(a=A, by_hand=None)
+
+    (problem,) = refused.value.problems
+    assert isinstance(refused.value.problems, tuple)
+    assert (problem.path, problem.code) == (("triggers",), "missing_trigger")
+    assert problem.message in str(refused.value)
+
+
 def test_the_class_statement_tells_all_mistakes_at_once() -> None:
     with pytest.raises(DefinitionError) as refused:
 
@@ -386,3 +396,125 @@ def test_a_step_that_a_subclass_takes_away_is_missed_by_its_routes() -> None:
             b = None  # type: ignore[assignment]
 
     assert {one.code for one in refused.value.problems} == {"unknown_step"}
+
+
+class Priced(TypedDict):
+    price: int
+
+
+def price() -> Priced: ...  # type: ignore[empty-body]
+def pay(price: int) -> None: ...
+def anything() -> dict[str, Any]: ...  # type: ignore[empty-body]
+
+
+C: Final = step(body)
+PRICE, PRICE_TOO, PAY, ANYTHING = step(price), step(price), step(pay), step(anything)
+KEPT, KEPT_TOO = step(body, output="price"), step(body, output="price")
+
+
+@pytest.mark.parametrize("known", [(PRICE,), (KEPT,), (ANYTHING,), (ANYTHING, A), (PRICE, A)])
+def test_a_parameter_may_come_from_any_step_before_or_from_one_that_merges_anything(
+    known: tuple[Any, ...],
+) -> None:
+    steps = {f"s{number}": one for number, one in enumerate(known)}
+
+    assert declare(**steps, last=PAY, transitions=path(*known, PAY)).definition.steps
+
+
+@pytest.mark.parametrize("other", [A, PRICE, KEPT, ANYTHING])
+def test_a_parameter_that_only_a_later_step_provides_is_unknown(other: Any) -> None:
+    assert routed(path(PAY, other), pay=PAY, other=other) == [
+        ("steps.pay.parameters.price", "unknown_parameter")
+    ]
+
+
+def test_what_is_kept_under_an_output_key_is_merged_nowhere() -> None:
+    kept = step(anything, output="all")
+
+    assert routed(path(kept, PAY), kept=kept, pay=PAY) == [
+        ("steps.pay.parameters.price", "unknown_parameter")
+    ]
+
+
+def test_a_parameter_that_the_payload_of_one_trigger_lacks_is_unknown() -> None:
+    bare = cron("0 0 * * *", payload=attrs.make_class("Bare", {}))
+
+    assert problems_of(a=step(load), payload=Order, nightly=bare) == [
+        ("steps.a.parameters.account", "unknown_parameter")
+    ]
+
+
+@pytest.mark.parametrize("first", [PRICE, KEPT])
+@pytest.mark.parametrize("second", [PRICE_TOO, KEPT_TOO])
+def test_two_steps_that_may_run_at_once_must_not_write_one_key(first: Any, second: Any) -> None:
+    assert problems_of(a=first, b=second) == [("steps.b.output", "output_collision")]
+
+
+@pytest.mark.parametrize("writer", [PRICE, KEPT])
+def test_a_step_must_not_write_a_key_of_the_payload(writer: Any) -> None:
+    payload = attrs.make_class("Payload", {"price": attrs.field(type=int)})
+
+    assert problems_of(a=writer, payload=payload) == [("steps.a.output", "output_collision")]
+
+
+def test_later_steps_and_alternative_branches_may_write_a_key_again() -> None:
+    alternatives = (path(A, KEPT), A.on_error(KEPT_TOO), path(KEPT_TOO))
+
+    assert declare(a=PRICE, b=step(body, output="price", after=PRICE)).definition.steps
+    assert declare(a=KEPT, b=KEPT_TOO, transitions=path(KEPT, KEPT_TOO)).definition.steps
+    assert declare(a=A, b=KEPT, c=KEPT_TOO, transitions=alternatives).definition.steps
+
+
+def test_names_that_persist_alike_are_one_name_twice() -> None:
+    assert problems_of(load=A, Load=B) == [("steps.Load", "duplicate_name")]
+    assert problems_of(a=A, at=manual(), AT=manual()) == [("triggers.AT", "duplicate_name")]
+
+
+@pytest.mark.parametrize("options", [{"compensate": body}, {"compensatable": True}], ids=[0, 1])
+def test_what_is_irreversible_takes_no_way_back(options: dict[str, Any]) -> None:
+    ((place, code),) = problems_of(a=step(body, irreversible=True, **options))
+
+    assert (place, code) == (f"steps.a.{next(iter(options))}", "recovery_conflict")
+
+
+@pytest.mark.parametrize(("one", "other"), [(1, 1), (1, 1.0), ("x", "x"), ([1], [1]), (None, None)])
+def test_two_routes_with_equal_conditions_are_a_route_twice(one: Any, other: Any) -> None:
+    same = (A.on_ok(B, when=when("n", equals=one)), A.on_ok(C, when=when("n", equals=other)))
+
+    assert routed(*same, path(A), path(B), path(C), a=A, b=B, c=C) == [
+        ("transitions.1", "duplicate_transition")
+    ]
+
+
+@pytest.mark.parametrize("recovery", ["undone", "Compensation", "", 3, True])
+def test_a_mistyped_recovery_marker_is_invalid(recovery: Any) -> None:
+    found = routed(path(A), A.on_error(B, recovery=recovery), path(B), a=A, b=B)
+
+    assert found == [("transitions.1.recovery", "invalid_recovery")]
+
+
+@pytest.mark.parametrize(
+    "expression", ["", "often", "* * * *", "60 * * * *", "0 0 31 2 *", "0 0 * * 8"]
+)
+def test_a_cron_expression_is_parsed(expression: str) -> None:
+    assert problems_of(a=A, at=cron(expression)) == [
+        ("triggers.at.expression", "invalid_cron_expression")
+    ]
+
+
+def test_a_person_needs_both_ways_out_of_an_approval_and_one_out_of_a_pause() -> None:
+    place = ("steps.hold", "missing_approval_transitions")
+
+    assert routed(path(ASK), hold=ASK) == [place]
+    assert routed(A.on_ok(ASK), ASK.on_error(B), path(B), a=A, b=B, hold=ASK) == [place]
+    assert routed(A.on_ok(HOLD), a=A, hold=HOLD) == [place]
+
+
+@pytest.mark.parametrize("manual_step", [HOLD, ASK])
+def test_no_person_decides_between_dependencies(manual_step: Any) -> None:
+    assert problems_of(a=A, b=manual_step) == [("steps.b", "manual_step_in_dependency_mode")]
+
+
+def test_a_workflow_begins_at_exactly_one_step() -> None:
+    assert ("transitions", "entry_step_count") in routed(path(A), path(B), a=A, b=B)
+    assert ("transitions", "entry_step_count") in routed(A.on_ok(B), B.on_ok(A), a=A, b=B)

@@ -283,6 +283,31 @@ def _is_listed(kind: type[errors.SquidMeshError], page: str) -> bool:
     return f"| `{kind.__name__}` | `{kind.code}` |" in page
 
 
+CONSTRUCTS: Final = (
+    *("step", "wait", "log", "pause", "approval", "manual", "cron", "when", "compensation"),
+    *("Retry", "Errored", "Deferred"),
+)
+
+
+@pytest.mark.parametrize("name", CONSTRUCTS)
+def test_the_authoring_page_runs_every_option_of_every_construct(name: str) -> None:
+    page = blocks_of(DOCS / "workflow_authoring.md")
+    run = "\n".join(block.text for block in page if block.language == "python")
+    parameters = inspect.signature(getattr(squidmesh, name)).parameters.values()
+
+    options = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+
+    assert f"{name}(" in run
+    assert [option for option in options if f"{option}=" not in run] == []
+
+
+def test_the_authoring_page_names_everything_that_a_body_may_ask() -> None:
+    shown = code_in(DOCS / "workflow_authoring.md")
+    asked = {name for name in dir(squidmesh.StepContext) if not name.startswith(("_", "tell_"))}
+
+    assert [name for name in sorted(asked) if not re.search(rf"\b{name}\b", shown)] == []
+
+
 def test_operators_are_told_every_status_reason_and_exit_status() -> None:
     page = (DOCS / "operating.md").read_text("utf-8")
     words = {one.value for kind in (RunStatus, StepStatus, AttemptStatus, Reason) for one in kind}

@@ -7,6 +7,7 @@ from typing import Final
 
 import pytest
 
+import squidmesh
 from squidmesh import errors
 from squidmesh.codec import plain
 from squidmesh.domain.definition import Problem
@@ -91,6 +92,12 @@ def test_the_examples_cover_the_whole_tree_and_so_does_its_drawing() -> None:
 
     assert {type(error) for error, _ in EXAMPLES} == tree
     assert [kind.__name__ for kind in tree if kind.__name__ not in (errors.__doc__ or "")] == []
+
+
+@pytest.mark.parametrize("kind", [type(error) for error, _ in EXAMPLES])
+def test_every_class_can_be_imported_from_the_top(kind: type[SquidMeshError]) -> None:
+    assert kind.__name__ in squidmesh.__all__
+    assert getattr(squidmesh, kind.__name__) is kind
 
 
 @pytest.mark.parametrize(("error", "code"), EXAMPLES, ids=[code for _, code in EXAMPLES])

@@ -179,7 +179,7 @@ def test_an_entry_of_another_time_than_its_row_keeps_it() -> None:
     ]
 
 
-def test_the_shown_form_has_every_field_and_names_the_attempt() -> None:
+def test_the_shown_form_has_every_field_by_its_name_in_the_protocol() -> None:
     visible = AT + timedelta(seconds=5)
     entry = AttemptScheduled(at=AT, step="ask", number=2, visible_at=visible, queue="default")
 
@@ -188,9 +188,10 @@ def test_the_shown_form_has_every_field_and_names_the_attempt() -> None:
     assert shown == {
         "run_id": "r1",
         "runnable_key": "r1:ask:2",
+        "idempotency_key": "r1:ask",
         "at": "2026-11-23T14:52:36.123456+00:00",
         "step": "ask",
-        "number": 2,
+        "attempt_number": 2,
         "visible_at": "2026-11-23T14:52:41.123456+00:00",
         "queue": "default",
         "visit": 1,
@@ -226,7 +227,8 @@ def test_the_shown_form_gives_durations_in_seconds_and_lists_as_lists() -> None:
     )
     planned = RunnablesPlanned(at=AT, steps=("ask", "tell"))
 
-    assert full_data(claimed, "r1")["lease"] == 1.5
+    shown = full_data(claimed, "r1")
+    assert (shown["lease"], shown["owner_id"], shown["claim_token_hash"]) == (1.5, "w", "h")
     assert full_data(planned, "r1") == {
         "run_id": "r1",
         "at": instant(AT),
@@ -234,12 +236,39 @@ def test_the_shown_form_gives_durations_in_seconds_and_lists_as_lists() -> None:
     }
 
 
+def test_what_came_of_a_step_is_its_result_and_the_key_for_it_its_output() -> None:
+    completed = AttemptCompleted(at=AT, step="ask", number=1, output="yes")
+    paused = ManualStepPaused(at=AT, step="review", kind=ManualKind.APPROVAL, output="verdict")
+    resolved = ManualStepResolved(
+        at=AT,
+        step="review",
+        action=ManualAction.APPROVED,
+        transition=None,
+        output={"decision": "approved"},
+        issuer=Issuer(),
+    )
+
+    shown = [full_data(entry, "r1") for entry in (completed, paused, resolved)]
+
+    assert shown[0]["result"] == "yes"
+    assert shown[1]["output"] == "verdict"
+    assert shown[2]["result"] == {"decision": "approved"}
+    assert ["output" in data for data in shown] == [False, True, False]
+
+
+SAID: Final = frozenset({"actor", "comment", "metadata"})
+
+
 @given(entry=entries)
-def test_the_shown_form_is_plain_json(entry: Entry) -> None:
+def test_the_shown_form_is_plain_json_and_leaves_no_field_out(entry: Entry) -> None:
     shown = full_data(entry, "r1")
 
     assert json.loads(json.dumps(shown)) == shown
-    assert shown.keys() >= {field.name for field in attrs.fields(type(entry))}
+    keys = {"run_id", "runnable_key", "idempotency_key"}
+    fields = {field.name for field in attrs.fields(type(entry))}
+    told = len(fields) if "issuer" not in fields else len(fields - {"issuer"}) + len(SAID)
+    assert len(shown.keys() - keys) == told
+    assert "issuer" not in fields or shown.keys() > {*SAID, "idempotency_key"}
 
 
 def test_type_names_are_those_of_the_journal() -> None:

@@ -1,5 +1,7 @@
 """The commands that do what an explanation says may be done."""
 
+import ast
+
 from squidmesh import Explanation, NextAction
 from squidmesh.cli.settings import Settings
 
@@ -12,13 +14,19 @@ def command_for(
         case "approve_run" | "reject_run" | "resume_run" | "cancel_run":
             return settings.command("runs", action.name.removesuffix("_run"), run_id)
         case "replay_run":
-            is_partial = "from_step=" in action.call and explanation.step is not None
-            start = ("--from-step", explanation.step or "") if is_partial else ()
-            return settings.command("runs", "replay", run_id, *start, needs_app=True)
+            return settings.command("runs", "replay", run_id, *_start(action), needs_app=True)
         case "recover" | "deploy_workflow":
             return settings.command("worker", *_queues(explanation), needs_app=True)
         case _:
             return settings.command("runs", "watch", run_id)
+
+
+def _start(action: NextAction) -> tuple[str, ...]:
+    """Where a replay is to start, as its call says."""
+    call = ast.parse(action.call, mode="eval").body
+    keywords = [node for node in ast.walk(call) if isinstance(node, ast.keyword)]
+    found = [ast.literal_eval(node.value) for node in keywords if node.arg == "from_step"]
+    return ("--from-step", found[0]) if found else ()
 
 
 def _queues(explanation: Explanation) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from squidmesh.cli.check import check
 from squidmesh.cli.control import approve, cancel, reject, replay, resume
 from squidmesh.cli.demo import demo
 from squidmesh.cli.explain import explain
@@ -118,7 +119,7 @@ def cli() -> None:
     """Durable workflows inside your application: work on runs, ask about them, decide them."""
 
 
-for command in (demo, worker, migrate, grants):
+for command in (demo, worker, check, migrate, grants):
     cli.add_command(command)
 
 

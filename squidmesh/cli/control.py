@@ -6,13 +6,14 @@ from typing import Any, Final, TypeAlias, TypeVar
 import attrs
 import click
 
-from squidmesh import Run, SquidMesh
+from squidmesh import Preview, Run, SquidMesh
 from squidmesh.cli.documents import run_document
 from squidmesh.cli.finding import find_run
 from squidmesh.cli.layout import Line, words
 from squidmesh.cli.opening import ask
 from squidmesh.cli.options import PAIR, app_option, run_argument, store_options
 from squidmesh.cli.pictures import OVER
+from squidmesh.cli.previewing import show_preview
 from squidmesh.cli.settings import Settings, actor_or_user
 from squidmesh.cli.styles import bold, dim, marked
 
@@ -27,13 +28,14 @@ class Said:
     comment: str | None = None
     metadata: dict[str, str] | None = None
     idempotency_key: str | None = None
+    preview: bool = False
 
 
-Control: TypeAlias = Callable[[SquidMesh, str, Said], Awaitable[Run]]
+Control: TypeAlias = Callable[[SquidMesh, str, Said], Awaitable[Run | Preview]]
 
 
 def acting(command: Decorated) -> Decorated:
-    """Who acts, and a key that makes it safe to say it twice."""
+    """Who acts, a key that makes it safe to say it twice, and whether to act at all."""
     actor = click.option(
         "--actor",
         envvar="SQUIDMESH_ACTOR",
@@ -43,7 +45,10 @@ def acting(command: Decorated) -> Decorated:
     key = click.option(
         "--idempotency-key", metavar="KEY", help="Give the same key twice, and it is done once."
     )
-    return run_argument(actor(key(store_options(command))))
+    preview = click.option(
+        "--preview", is_flag=True, help="Show what this would do, and do nothing."
+    )
+    return run_argument(actor(key(preview(store_options(command)))))
 
 
 def commenting(command: Decorated) -> Decorated:
@@ -57,8 +62,8 @@ def commenting(command: Decorated) -> Decorated:
 
 def _decide(
     settings: Settings, run: str, said: Said, control: Control, *, code: bool = False
-) -> Run:
-    async def question(mesh: SquidMesh) -> Run:
+) -> Run | Preview:
+    async def question(mesh: SquidMesh) -> Run | Preview:
         return await control(mesh, await find_run(mesh, run, settings), said)
 
     return ask(settings, question, with_code=code)
@@ -75,7 +80,10 @@ def _answer(settings: Settings, run: Run, done: Line) -> None:
     terminal.show(words(dim("Next  "), settings.command("runs", then, run.id)))
 
 
-def _answer_about(settings: Settings, run: Run, done: str, said: Said) -> None:
+def _answer_about(settings: Settings, run: Run | Preview, done: str, said: Said) -> None:
+    if isinstance(run, Preview):
+        show_preview(settings, run)
+        return
     by = f" by {said.actor}" if said.actor else ""
     line = words(bold(f"{done}{by}"), "  ·  ", f"{run.workflow} {run.id}")
     _answer(settings, run, line)
@@ -97,22 +105,24 @@ def _review(name: str, description: str, done: str, control: Control) -> click.C
         comment: str | None,
         metadata: Sequence[tuple[str, str]],
         idempotency_key: str | None,
+        preview: bool,
     ) -> None:
-        said = Said(actor_or_user(actor), comment, dict(metadata) or None, idempotency_key)
+        who = actor_or_user(actor)
+        said = Said(who, comment, dict(metadata) or None, idempotency_key, preview)
         _answer_about(settings, _decide(settings, run, said, control), done, said)
 
     return command
 
 
-def _approved(mesh: SquidMesh, run_id: str, said: Said) -> Awaitable[Run]:
+def _approved(mesh: SquidMesh, run_id: str, said: Said) -> Awaitable[Run | Preview]:
     return mesh.approve_run(run_id, **attrs.asdict(said))
 
 
-def _rejected(mesh: SquidMesh, run_id: str, said: Said) -> Awaitable[Run]:
+def _rejected(mesh: SquidMesh, run_id: str, said: Said) -> Awaitable[Run | Preview]:
     return mesh.reject_run(run_id, **attrs.asdict(said))
 
 
-def _resumed(mesh: SquidMesh, run_id: str, said: Said) -> Awaitable[Run]:
+def _resumed(mesh: SquidMesh, run_id: str, said: Said) -> Awaitable[Run | Preview]:
     return mesh.resume_run(run_id, **attrs.asdict(said))
 
 
@@ -137,15 +147,20 @@ def cancel(
     actor: str | None,
     idempotency_key: str | None,
     reason: str | None,
+    preview: bool,
 ) -> None:
     """Stop a run: at once, or when the step that runs has ended."""
 
-    async def control(mesh: SquidMesh, run_id: str, said: Said) -> Run:
+    async def control(mesh: SquidMesh, run_id: str, said: Said) -> Run | Preview:
         return await mesh.cancel_run(
-            run_id, actor=said.actor, reason=said.comment, idempotency_key=said.idempotency_key
+            run_id,
+            actor=said.actor,
+            reason=said.comment,
+            idempotency_key=said.idempotency_key,
+            preview=said.preview,
         )
 
-    said = Said(actor_or_user(actor), reason, None, idempotency_key)
+    said = Said(actor_or_user(actor), reason, None, idempotency_key, preview)
     _answer_about(settings, _decide(settings, run, said, control), "Asked to stop", said)
 
 
@@ -169,10 +184,11 @@ def replay(
     comment: str | None,
     allow_irreversible: bool,
     from_step: str | None,
+    preview: bool,
 ) -> None:
     """Start a new run with the payload of an old one."""
 
-    async def control(mesh: SquidMesh, run_id: str, said: Said) -> Run:
+    async def control(mesh: SquidMesh, run_id: str, said: Said) -> Run | Preview:
         return await mesh.replay_run(
             run_id,
             allow_irreversible=allow_irreversible,
@@ -180,10 +196,14 @@ def replay(
             actor=said.actor,
             comment=said.comment,
             idempotency_key=said.idempotency_key,
+            preview=said.preview,
         )
 
-    said = Said(actor_or_user(actor), comment, None, idempotency_key)
+    said = Said(actor_or_user(actor), comment, None, idempotency_key, preview)
     found = _decide(settings, run, said, control, code=True)
+    if isinstance(found, Preview):
+        show_preview(settings, found)
+        return
     source = f"from {found.replayed_from}" if found.replayed_from else ""
     line = words(bold("Started again"), "  ·  ", f"{found.workflow} {found.id} ", dim(source))
     _answer(settings, found, line)

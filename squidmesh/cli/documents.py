@@ -5,7 +5,7 @@ from datetime import datetime
 
 import attrs
 
-from squidmesh import Explanation, Run
+from squidmesh import CheckReport, Explanation, Preview, Run, VersionCheck
 from squidmesh.cli.actions import command_for
 from squidmesh.cli.settings import Settings
 
@@ -13,6 +13,12 @@ from squidmesh.cli.settings import Settings
 def run_document(run: Run) -> dict[str, object]:
     """A run with all its fields; times are ISO text."""
     document: dict[str, object] = attrs.asdict(run, value_serializer=_plain)
+    return document
+
+
+def preview_document(preview: Preview) -> dict[str, object]:
+    """What a command would write and repeat; times are ISO text, and those of now."""
+    document: dict[str, object] = attrs.asdict(preview, value_serializer=_plain)
     return document
 
 
@@ -37,6 +43,29 @@ def explanation_document(
             for action in explanation.next_actions
         ],
     }
+
+
+def check_document(report: CheckReport) -> dict[str, object]:
+    """A report with all its fields; what many runs meet stands in it once, with their count."""
+    return {
+        "ok": report.ok,
+        "runs": report.runs,
+        "blocked": report.blocked,
+        "versions": [_version_document(version) for version in report.versions],
+    }
+
+
+def _version_document(version: VersionCheck) -> dict[str, object]:
+    document = {
+        field.name: getattr(version, field.name)
+        for field in attrs.fields(VersionCheck)
+        if field.name not in ("blocked", "obstacles")
+    }
+    document["obstacles"] = [
+        {**attrs.asdict(obstacle), "runs": runs} for obstacle, runs in version.obstacles.items()
+    ]
+    document["blocked"] = [attrs.asdict(run) for run in version.blocked]
+    return document
 
 
 def _plain(_: object, __: object, value: object) -> object:

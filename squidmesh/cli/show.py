@@ -160,5 +160,16 @@ def _worth_reading(entry: Entry) -> dict[str, object]:
 
 
 _FOR_PROGRAMS: Final = frozenset(
-    {"run_id", "runnable_key", "at", "token_hash", "claim_id", "fingerprint"}
+    {
+        "run_id",
+        "runnable_key",
+        "idempotency_key",
+        "retry_runnable_key",
+        "runnables",
+        "at",
+        "applied_at",
+        "claim_id",
+        "claim_token_hash",
+        "fingerprint",
+    }
 )

@@ -16,7 +16,7 @@ _AFTER_FAILURE: Final = {
 }
 
 _SENTENCES: Final = {
-    "attempt_claimed": ("attempt {number} begins", "running"),
+    "attempt_claimed": ("attempt {attempt_number} begins", "running"),
     "attempt_completed": ("completed", "completed"),
     "attempt_cancelled": ("cancelled", "cancelled"),
     "manual_step_paused": ("waits for a person ({kind})", "paused"),
@@ -42,7 +42,7 @@ def _scheduled(entry: Entry) -> Span | None:
     due = from_text(entry.data.get("visible_at"))
     if due is None or due <= entry.at:
         return None
-    number = entry.data.get("number")
+    number = entry.data.get("attempt_number")
     return _said(entry.data, f"attempt {number} is due in {span_of(due - entry.at)}", "scheduled")
 
 
@@ -53,15 +53,14 @@ def _failed(entry: Entry) -> Span:
     told = f": {error_told(error)}" if isinstance(error, Mapping) else ""
     then = _AFTER_FAILURE.get(str(data.get("then")), "")
     follows = f"; {then}" if then else ""
-    return _said(data, f"attempt {data.get('number')} {what}{told}{follows}", "failed")
+    number = data.get("attempt_number")
+    return _said(data, f"attempt {number} {what}{told}{follows}", "failed")
 
 
 def _decided(entry: Entry) -> Span:
     data = entry.data
-    issuer = data.get("issuer")
-    who = issuer if isinstance(issuer, Mapping) else {}
-    by = f" by {who['actor']}" if who.get("actor") is not None else ""
-    comment = f": {who['comment']}" if who.get("comment") else ""
+    by = f" by {data['actor']}" if data.get("actor") is not None else ""
+    comment = f": {data['comment']}" if data.get("comment") else ""
     step = f"{data['step']}  " if data.get("step") else ""
     what = {
         "cancel_requested": "asked to stop",

@@ -34,12 +34,14 @@ class Offers:
     """Claims that a worker would take at once on successors, in the queues that it serves.
 
     None as *queues* means every queue. What no successor takes goes, *further*, to steps of the
-    run that were planned before and wait for their first claim.
+    run that were planned before and wait for their first claim. Steps that the worker is *lacking*
+    a body for are left to others.
     """
 
     claims: tuple[ClaimOffer, ...] = ()
     queues: frozenset[str] | None = frozenset()
     further: bool = False
+    lacking: frozenset[str] = frozenset()
 
 
 NO_OFFERS: Final = Offers()
@@ -250,6 +252,15 @@ class CannotStartThere:
     step: str
 
 
+@attrs.frozen(kw_only=True)
+class LeadsElsewhere:
+    """What came before *step* in the source does not in the definition of *workflow* today."""
+
+    workflow: str
+    step: str
+    before: tuple[str, ...]
+
+
 Refusal: TypeAlias = (
     AlreadyStarted
     | KeyAlreadyUsed
@@ -259,4 +270,5 @@ Refusal: TypeAlias = (
     | NotClaimable
     | ReplayIsUnsafe
     | CannotStartThere
+    | LeadsElsewhere
 )

@@ -6,7 +6,7 @@ Whatever is not over either can be acted upon or says when it changes by itself:
 as ISO text in the details, ``visible_at`` for what is due later and ``lease_until`` for a claim.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -30,7 +30,7 @@ from squidmesh.domain.reasons import (
     reason_of_open,
     reason_of_run,
 )
-from squidmesh.domain.remedies import NextAction, next_actions, replay_of
+from squidmesh.domain.remedies import NextAction, next_actions, replay_of, resumption_of
 from squidmesh.domain.state import OPEN, RunState, RunStatus, StepState, StepStatus
 from squidmesh.domain.values import Json, JsonObject
 
@@ -82,8 +82,8 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.WAITING_FOR_RETRY: "Step {step!r} failed, and attempt {attempt} is due at {visible_at}.",
     Reason.WAITING_UNTIL: "Step {step!r} waits until {visible_at}.",
     Reason.NO_WORKER_FOR_WORKFLOW: (
-        "Step {step!r} is due since {visible_at}, and no worker seen lately has every function"
-        " of the workflow as it was when the run started."
+        "Step {step!r} is due since {visible_at}, and no worker seen lately can run it as the"
+        " workflow was when the run started."
     ),
     Reason.PENDING_DISPATCH: (
         "Step {step!r} is due since {visible_at}, and nobody has worked on the run yet."
@@ -103,14 +103,22 @@ _NEVER_REACHED: Final = "Step {step!r} was not reached, and the run does not com
 
 
 def explain(
-    definition: WorkflowDefinition | None, state: RunState, *, now: datetime, runnable: bool
+    definition: WorkflowDefinition | None,
+    state: RunState,
+    *,
+    now: datetime,
+    runnable: bool,
+    lacking: Collection[str] = (),
 ) -> Explanation:
     """Why the run stands where it stands at *now*.
 
     *definition* is the one that the run carries, None if it cannot be read; *runnable* says
-    whether a worker seen lately, or whoever asks, knows the workflow.
+    whether a worker seen lately, or whoever asks, knows the workflow, and *lacking* which steps
+    none of them can run.
     """
-    question = Question(definition=definition, state=state, now=now, runnable=runnable)
+    question = Question(
+        definition=definition, state=state, now=now, runnable=runnable, lacking=lacking
+    )
     reason, step = reason_of_run(question)
     if state.status.is_final:
         return _of_final_run(question, reason, step)
@@ -135,9 +143,12 @@ def explain_step(
     *,
     now: datetime,
     runnable: bool,
+    lacking: Collection[str] = (),
 ) -> Explanation | None:
     """Why one step stands where it stands; None if the run has no such step."""
-    question = Question(definition=definition, state=state, now=now, runnable=runnable)
+    question = Question(
+        definition=definition, state=state, now=now, runnable=runnable, lacking=lacking
+    )
     known = state.steps.get(step)
     if known is not None:
         return _of_open_step(question, known) if known.status in OPEN else _of_end(question, known)
@@ -171,7 +182,7 @@ def _of_final_run(question: Question, reason: Reason, step: StepState | None) ->
         status=state.status.value,
         sentence=_SENTENCES[reason],
         details=details,
-        actions=actions,
+        actions=(*actions, *resumption_of(question)),
     )
 
 

@@ -135,22 +135,23 @@ def fresh(value: Json) -> Json:
 
 
 def inputs_given(
-    definition: WorkflowDefinition, state: RunState, entries: Iterable[Entry]
+    definition: WorkflowDefinition, state: RunState, entries: Iterable[Entry], *, first: int = 1
 ) -> dict[str, dict[str, Json]]:
     """The values that each step was given when it was first scheduled, by the step's name.
 
-    *entries* are all those that lead to *state*; they are read once, and the context is merged as
-    they go. A step whose input was incomplete has none. The values are the run's own.
+    *entries* are those that lead to *state*, from the revision *first* on; they are read once, and
+    the context is merged as they go. A step whose input was incomplete has none. The values are
+    the run's own.
     """
     given: dict[str, dict[str, Json]] = {}
     before = _Before(definition, state)
-    for revision, entry in enumerate(entries, start=1):
+    for revision, entry in enumerate(entries, start=first):
         if isinstance(entry, CompensationPlanned):
             # What the run failed with then; later its record lists what could not be undone.
             before.state = attrs.evolve(state, error=entry.error)
         elif isinstance(entry, ManualStepPaused):
             given[entry.step] = {}
-        elif isinstance(entry, AttemptScheduled) and entry.number == 1:
+        elif isinstance(entry, AttemptScheduled) and entry.step not in given:
             found = before.inputs(entry.step, revision)
             if is_successful(found):
                 given[entry.step] = found.unwrap()

@@ -6,7 +6,7 @@ has one for itself. What a failure was caused by is read off what was stored abo
 """
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Final
 
@@ -56,13 +56,19 @@ _RANKS: Final = {reason: rank for rank, reason in enumerate(Reason)}
 class Question:
     """A run as it is asked about: with the definition that it carries, at a moment.
 
-    *runnable* says whether anybody is there who could work on it.
+    *runnable* says whether anybody is there who knows its workflow; *lacking* are the steps that
+    nobody has a body for all the same.
     """
 
     definition: WorkflowDefinition | None
     state: RunState
     now: datetime
     runnable: bool
+    lacking: Collection[str] = ()
+
+    def can_run(self, step: str) -> bool:
+        """Whether anybody is there who could run *step*."""
+        return self.runnable and step not in self.lacking
 
 
 def reason_of_run(question: Question) -> tuple[Reason, StepState | None]:
@@ -106,12 +112,13 @@ def reason_of_open(question: Question, step: StepState) -> Reason:
     if attempt.status is AttemptStatus.CLAIMED:
         return Reason.LEASE_EXPIRED if is_lost(attempt, question.now) else Reason.STEP_RUNNING
     is_later = attempt.visible_at > question.now
-    if step.status is StepStatus.RETRYING and (is_later or question.runnable):
+    can_run = question.can_run(step.step)
+    if step.status is StepStatus.RETRYING and (is_later or can_run):
         return Reason.WAITING_FOR_RETRY
     if is_later:
         return Reason.WAITING_UNTIL
     # A retry that is due waits for nothing but somebody who can run it.
-    return _without_attempt(question.state) if question.runnable else Reason.NO_WORKER_FOR_WORKFLOW
+    return _without_attempt(question.state) if can_run else Reason.NO_WORKER_FOR_WORKFLOW
 
 
 def _without_attempt(state: RunState) -> Reason:

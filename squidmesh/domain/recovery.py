@@ -11,11 +11,23 @@ from collections.abc import Iterable, Sequence
 import attrs
 from returns.result import Failure, Result, Success
 
-from squidmesh.domain.commands import CannotStartThere, ReplayIsUnsafe, ReplayRun
+from squidmesh.domain.commands import (
+    CannotStartThere,
+    LeadsElsewhere,
+    ReplayIsUnsafe,
+    ReplayRun,
+)
 from squidmesh.domain.definition import Parameter, StepSpec, WorkflowDefinition
 from squidmesh.domain.entries import Carried, ErrorRecord
+from squidmesh.domain.evolution import merged
 from squidmesh.domain.planning import bind, is_applied
-from squidmesh.domain.state import RunState, StepState, StepStatus, compensated_step
+from squidmesh.domain.state import (
+    RunState,
+    StepState,
+    StepStatus,
+    compensated_step,
+    compensation_of,
+)
 from squidmesh.domain.values import Json
 
 
@@ -65,11 +77,12 @@ def undo_inputs(
     compensation = definition.by_name[undone].compensation
     if compensation is None:
         return Success({})
-    outputs = {
-        **state.context,
-        "output": state.steps[undone].output,
-        "failure": error_data(state.error),
-    }
+    step_state = state.steps[undone]
+    context = state.context
+    if step_state.applied is None:
+        # It was in flight when the run failed: what it left is undone as if it had been applied.
+        context = merged(context, step_state.output, definition.by_name[undone].output)
+    outputs = {**context, "output": step_state.output, "failure": error_data(state.error)}
     wanted = compensation.body.parameters if parameters is None else parameters
     return bind(wanted, {}, outputs, state)
 
@@ -129,6 +142,12 @@ def carried_over(
     definition: WorkflowDefinition, state: RunState, from_step: str
 ) -> tuple[Carried, ...]:
     """The outputs that a replay from *from_step* brings along, in their order of application."""
+    return tuple(_carry(step) for step in _applied_before(definition, state, from_step))
+
+
+def _applied_before(
+    definition: WorkflowDefinition, state: RunState, from_step: str
+) -> list[StepState]:
     before = [
         step
         for step in state.steps.values()
@@ -136,7 +155,27 @@ def carried_over(
         and step.step in definition.by_name
         and not _repeats(definition, step.step, from_step)
     ]
-    return tuple(_carry(step) for step in sorted(before, key=_application))
+    return sorted(before, key=_application)
+
+
+def undone_before(
+    definition: WorkflowDefinition, state: RunState, from_step: str
+) -> tuple[str, ...]:
+    """The steps before *from_step* that were undone, or are about to be, the earliest first.
+
+    A replay from there brings their outputs along, which tell of what is not there any more.
+    """
+    planned = state.undoing.remaining if state.undoing is not None else ()
+    return tuple(
+        step.step
+        for step in _applied_before(definition, state, from_step)
+        if step.step in planned or _was_undone(state, step.step)
+    )
+
+
+def _was_undone(state: RunState, step: str) -> bool:
+    visit = state.steps.get(compensation_of(step))
+    return visit is not None and visit.status is StepStatus.COMPLETED
 
 
 def _carry(step: StepState) -> Carried:
@@ -149,15 +188,21 @@ def _application(step: StepState) -> int:
     return step.applied if step.applied is not None else 0
 
 
-def can_start_at(definition: WorkflowDefinition, step: str, carried: Iterable[Carried]) -> bool:
-    """Whether a run may begin at *step* with what is *carried*.
+def refusal_to_start_at(
+    definition: WorkflowDefinition, step: str, carried: Iterable[Carried]
+) -> CannotStartThere | LeadsElsewhere | None:
+    """Why a run cannot begin at *step* with what is *carried*, None if it can.
 
     The source may have followed an older definition. What was carried has to be known in this one,
     and has to lie behind the run: whoever came to it again would find it done already.
     """
-    return step in definition.by_name and all(
-        item.step in definition.by_name
-        and item.step != step
-        and not definition.precedes(step, item.step)
+    if step not in definition.by_name:
+        return CannotStartThere(step=step)
+    ahead = tuple(
+        item.step
         for item in carried
+        if item.step not in definition.by_name
+        or item.step == step
+        or definition.precedes(step, item.step)
     )
+    return LeadsElsewhere(workflow=definition.name, step=step, before=ahead) if ahead else None

@@ -10,8 +10,9 @@ from returns.pipeline import is_successful
 from squidmesh.domain.commands import ReplayIsUnsafe, ReplayRun
 from squidmesh.domain.dispatch import WAKEUP_GRACE, is_due, is_lost
 from squidmesh.domain.reasons import Question, Reason
-from squidmesh.domain.recovery import refusal_to_replay
+from squidmesh.domain.recovery import refusal_to_replay, undone_before
 from squidmesh.domain.state import AttemptState, RunStatus, StepState
+from squidmesh.domain.validation_binding import bodies_of
 from squidmesh.domain.values import Json, JsonObject
 
 CANCELLABLE: Final = frozenset(
@@ -74,7 +75,7 @@ def _unsticking(question: Question, attempts: Iterable[AttemptState]) -> tuple[s
         if is_lost(attempt, question.now):
             found["recover"] = None
         elif is_due(attempt, question.now):
-            if not question.runnable:
+            if not question.can_run(attempt.step):
                 found["deploy_workflow"] = None
             elif question.now - attempt.visible_at >= patience:
                 found["recover"] = None
@@ -91,20 +92,32 @@ def _call(name: str, question: Question, attempts: Iterable[AttemptState]) -> st
         case "recover":
             return "await mesh.recover()"
         case "deploy_workflow":
-            queues = sorted({attempt.queue for attempt in attempts}) or [question.state.facts.queue]
-            workflow = question.state.facts.workflow
-            return (
-                f"await Worker(mesh, queues={tuple(queues)!r}).run()"
-                f"  # on a mesh opened with {workflow!r} among its workflows"
-            )
+            return _deploying(question, attempts)
         case _:  # waiting: all there is to do is to look again
             return f"await mesh.explain_run({run})"
+
+
+def _deploying(question: Question, attempts: Iterable[AttemptState]) -> str:
+    """How to start a worker that can run what nobody can, and what it has to know for that."""
+    missing = [attempt for attempt in attempts if not question.can_run(attempt.step)]
+    queues = tuple(sorted({attempt.queue for attempt in missing})) or (question.state.facts.queue,)
+    workflow = question.state.facts.workflow
+    needed = f"{workflow!r} among its workflows"
+    if question.runnable:
+        bodies = bodies_of(question.definition) if question.definition is not None else {}
+        steps = [attempt.step for attempt in missing if attempt.step in bodies]
+        named = ", ".join(f"{step!r} ({bodies[step].key})" for step in steps)
+        needed = f"a {workflow!r} that has a fitting function for {named}"
+    return f"await Worker(mesh, queues={queues!r}).run()  # on a mesh opened with {needed}"
 
 
 def replay_of(
     question: Question, from_step: str | None = None
 ) -> tuple[JsonObject, tuple[NextAction, ...]]:
-    """Whether the run may be replayed, as details; and the action if it may."""
+    """Whether the run may be replayed, as details; and the action if it may and does no harm.
+
+    Where that would build upon steps that were undone, they are named, and nothing is offered.
+    """
     if question.definition is None:
         unknown: JsonObject = {
             "allowed": False,
@@ -115,6 +128,13 @@ def replay_of(
     command = ReplayRun(new_run_id="", from_step=from_step)
     allowed = refusal_to_replay(question.definition, question.state, command)
     if is_successful(allowed):
+        undone = (
+            ()
+            if from_step is None
+            else undone_before(question.definition, question.state, from_step)
+        )
+        if undone:
+            return {"allowed": True, "blocked_by": [], "undone": [*undone]}, ()
         start = "" if from_step is None else f", from_step={from_step!r}"
         call = f'await mesh.replay_run("{question.state.run_id}"{start})'
         return {"allowed": True, "blocked_by": []}, (NextAction("replay_run", call),)
@@ -127,3 +147,16 @@ def replay_of(
         "blocked_by": blocking,
         "required_override": "allow_irreversible",
     }, ()
+
+
+def resumption_of(question: Question) -> tuple[NextAction, ...]:
+    """The action that takes a failed run up again: where it failed, or where undoing has ended.
+
+    What was undone has to be done anew, so nothing behind the earliest such step will do.
+    """
+    state = question.state
+    step = state.error.step if state.error is not None else None
+    if question.definition is None or state.status is not RunStatus.FAILED or step is None:
+        return ()
+    undone = undone_before(question.definition, state, step)
+    return replay_of(question, undone[0] if undone else step)[1]

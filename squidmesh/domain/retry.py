@@ -13,16 +13,17 @@ def retry_delay(
 ) -> timedelta | None:
     """How long to wait behind the *failures*-th failure, or None if it was the last one.
 
-    The delay doubles from ``backoff_min`` and is capped before jitter, so that a constant delay
-    can have some too; *draw*, between -1 and 1, picks a place within it. The step's own
-    ``retry_after`` overrides all of that.
+    The delay doubles from ``backoff_min``, and *draw*, between -1 and 1, picks a place within its
+    jitter, which never takes it over ``backoff_max``. The step's own ``retry_after`` overrides all
+    of that.
     """
     if not outcome.error.retryable or failures >= policy.max_attempts:
         return None
     if outcome.retry_after is not None:
         return max(outcome.retry_after, timedelta(0))
     delay = backoff(policy, failures)
-    return max(delay + delay * (policy.jitter * draw), timedelta(0))
+    jittered = max(delay + delay * (policy.jitter * draw), timedelta(0))
+    return jittered if policy.backoff_max is None else min(jittered, policy.backoff_max)
 
 
 def backoff(policy: RetryPolicy, failures: int) -> timedelta:

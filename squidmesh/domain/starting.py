@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from returns.result import Failure, Result, Success
 
-from squidmesh.domain.commands import AlreadyStarted, CannotStartThere, Refusal, StartRun
+from squidmesh.domain.commands import AlreadyStarted, Refusal, StartRun
 from squidmesh.domain.entries import Issuer, RunIndexed, RunStarted
-from squidmesh.domain.recovery import can_start_at
+from squidmesh.domain.recovery import refusal_to_start_at
 from squidmesh.domain.replacing import replace
 from squidmesh.domain.unfolding import Decision, Unfolding
 from squidmesh.domain.values import Json
@@ -16,9 +16,10 @@ def start(run: Unfolding, command: StartRun) -> Result[Decision, Refusal]:
     """The decision about a start: the run's facts, and its first steps."""
     if run.state.started is not None:
         return Failure(AlreadyStarted(run_id=command.run_id))
-    first = command.from_step
-    if first is not None and not can_start_at(run.definition, first, command.carried):
-        return Failure(CannotStartThere(step=first))
+    if command.from_step is not None:
+        refusal = refusal_to_start_at(run.definition, command.from_step, command.carried)
+        if refusal is not None:
+            return Failure(refusal)
     run.add(
         RunStarted(
             at=run.now,

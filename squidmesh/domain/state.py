@@ -43,8 +43,14 @@ class RunStatus(enum.Enum):
         """Whether nothing changes any more."""
         return self in FINAL
 
+    @property
+    def once_claimed(self) -> "RunStatus":
+        """What becomes of it when an attempt of the run is claimed."""
+        return RunStatus.RUNNING if self in BEGUN_BY_CLAIM else self
+
 
 FINAL: Final = frozenset({RunStatus.FAILED, RunStatus.COMPLETED, RunStatus.CANCELLED})
+BEGUN_BY_CLAIM: Final = frozenset({RunStatus.PENDING, RunStatus.RETRYING})
 
 
 class StepStatus(enum.Enum):

@@ -107,8 +107,8 @@ class Unfolding:
         )
         if (
             visible_at <= self.now
-            and (self.offers.queues is None or queue in self.offers.queues)
             and self._taken < len(self.offers.claims)
+            and self._is_wanted(step, queue)
         ):
             self.claim(step, number, self.offers.claims[self._taken])
             self._taken += 1
@@ -128,10 +128,15 @@ class Unfolding:
             if (
                 step.is_untried
                 and step.attempts[0].visible_at <= self.now
-                and (offers.queues is None or step.attempts[0].queue in offers.queues)
+                and self._is_wanted(step.step, step.attempts[0].queue)
             ):
                 self.claim(step.step, 1, offers.claims[self._taken])
                 self._taken += 1
+
+    def _is_wanted(self, step: str, queue: str) -> bool:
+        """Whether the one who offers claims takes them for this step."""
+        offers = self.offers
+        return (offers.queues is None or queue in offers.queues) and step not in offers.lacking
 
     def claim(self, step: str, number: int, offer: ClaimOffer) -> None:
         """Give the attempt to the one who offers."""
@@ -175,7 +180,8 @@ class Unfolding:
         if self.state.running:
             return
         if self.state.cancelling:
-            self.add(RunTerminal(at=self.now, status=FinalStatus.CANCELLED))
+            # A failure that was waiting for others to finish is still worth knowing.
+            self.add(RunTerminal(at=self.now, status=FinalStatus.CANCELLED, error=self.state.error))
             return
         # A run that is ending and was not cancelled has failed.
         assert self.state.error is not None

@@ -7,18 +7,20 @@ quadratic, a mask for each of ten thousand steps is a dozen megabytes.
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 
 from squidmesh.domain.definition import (
     Action,
+    Body,
     On,
     Parameter,
     Problem,
     StepSpec,
     WorkflowDefinition,
 )
+from squidmesh.domain.state import compensated_step, compensation_of
 from squidmesh.domain.validation_graph import listed
 from squidmesh.domain.validation_steps import written_by
 
@@ -31,26 +33,76 @@ def binding_problems(definition: WorkflowDefinition) -> Iterator[Problem]:
     yield from _payload_collisions(definition)
     if not definition.follows_transitions:
         yield from _parallel_collisions(definition)
-    providers = _Providers.of(definition)
-    before = _before(definition)
+    payloads = {trigger.name: frozenset(trigger.payload.by_name) for trigger in definition.triggers}
+    signatures = {visit: body.parameters for visit, body in bodies_of(definition).items()}
+    for found in unprovided(definition, signatures, payloads):
+        yield Problem(
+            ("steps", found.step, found.where, found.parameter),
+            "unknown_parameter",
+            f"neither a step before this one nor the payload of {listed(found.payloads)} provides"
+            f" {found.key!r}",
+        )
+
+
+def bodies_of(definition: WorkflowDefinition) -> Mapping[str, Body]:
+    """The bodies that the definition needs, by the visit that runs each, in a possible order."""
+    found: dict[str, Body] = {}
     for name in definition.in_order:
         step = definition.by_name[name]
         if isinstance(step.kind, Action):
-            yield from _unprovided(step, step.kind.body.parameters, providers, before[name])
+            found[name] = step.kind.body
         if step.compensation is not None:
-            yield from _unprovided_undoing(step, step.compensation.body.parameters, providers)
+            found[compensation_of(name)] = step.compensation.body
+    return found
+
+
+@attrs.frozen(kw_only=True)
+class Unprovided:
+    """A parameter that nobody provides under some of the payloads; *where* it was asked for.
+
+    *step* is the one whose body, or whose undoing, asks for it.
+    """
+
+    visit: str
+    step: str
+    where: Literal["parameters", "inputs", "compensate"]
+    parameter: str
+    key: str
+    payloads: tuple[str, ...]
+
+
+def unprovided(
+    definition: WorkflowDefinition,
+    signatures: Mapping[str, Iterable[Parameter]],
+    payloads: Mapping[str, frozenset[str]],
+) -> Iterator[Unprovided]:
+    """What the bodies of these *signatures*, by visit, ask for and nothing provides.
+
+    *payloads* are the names that runs may bring along, by whatever tells those runs apart.
+    """
+    providers = _Providers.of(definition, payloads)
+    before = _before(definition)
+    for visit, parameters in signatures.items():
+        # A definition that is only being checked may have a step of any name.
+        step = definition.by_name.get(visit)
+        if step is None:
+            yield from _unprovided_undoing(visit, parameters, providers)
+        else:
+            yield from _unprovided(step, parameters, providers, before[visit])
 
 
 @attrs.frozen(kw_only=True)
 class _Providers:
-    """The steps that write a key, those that may write any, and what each trigger brings."""
+    """The steps that write a key, those that may write any, and what each payload brings."""
 
     writers: Mapping[str, int]
     untyped: int
     payloads: Mapping[str, frozenset[str]]
 
     @classmethod
-    def of(cls, definition: WorkflowDefinition) -> "_Providers":
+    def of(
+        cls, definition: WorkflowDefinition, payloads: Mapping[str, frozenset[str]]
+    ) -> "_Providers":
         writers: dict[str, int] = {}
         untyped = 0
         for step in definition.steps:
@@ -59,16 +111,10 @@ class _Providers:
                 writers[key] = writers.get(key, 0) | bit
             if isinstance(step.kind, Action) and step.output is None and step.kind.merges is None:
                 untyped |= bit
-        return cls(
-            writers=writers,
-            untyped=untyped,
-            payloads={
-                trigger.name: frozenset(trigger.payload.by_name) for trigger in definition.triggers
-            },
-        )
+        return cls(writers=writers, untyped=untyped, payloads=payloads)
 
     def lacking(self, key: str, steps: int) -> tuple[str, ...]:
-        """The triggers under which neither the payload nor one of *steps* provides *key*."""
+        """The payloads under which neither they nor one of *steps* provides *key*."""
         if steps & (self.writers.get(key, 0) | self.untyped):
             return ()
         return tuple(name for name, fields in self.payloads.items() if key not in fields)
@@ -99,7 +145,7 @@ def _before(definition: WorkflowDefinition) -> Mapping[str, int]:
 
 def _unprovided(
     step: StepSpec, parameters: Iterable[Parameter], providers: _Providers, before: int
-) -> Iterator[Problem]:
+) -> Iterator[Unprovided]:
     for parameter in parameters:
         if parameter.is_context:
             continue
@@ -109,29 +155,33 @@ def _unprovided(
         key = parameter.name if source is None else next(iter(source), "")
         lacking = providers.lacking(key, before) if key else ()
         if lacking:
-            where = "parameters" if source is None else "inputs"
-            yield _unknown(("steps", step.name, where, parameter.name), key, lacking)
+            yield Unprovided(
+                visit=step.name,
+                step=step.name,
+                where="parameters" if source is None else "inputs",
+                parameter=parameter.name,
+                key=key,
+                payloads=lacking,
+            )
 
 
 def _unprovided_undoing(
-    step: StepSpec, parameters: Iterable[Parameter], providers: _Providers
-) -> Iterator[Problem]:
+    visit: str, parameters: Iterable[Parameter], providers: _Providers
+) -> Iterator[Unprovided]:
     for parameter in parameters:
         if parameter.is_context or not parameter.required or parameter.name in COMPENSATION_INPUTS:
             continue
         # By the time that a step is undone, any other may have been completed: all bits are set.
         lacking = providers.lacking(parameter.name, -1)
         if lacking:
-            path = ("steps", step.name, "compensate", parameter.name)
-            yield _unknown(path, parameter.name, lacking)
-
-
-def _unknown(path: tuple[str, ...], key: str, triggers: Iterable[str]) -> Problem:
-    return Problem(
-        path,
-        "unknown_parameter",
-        f"neither a step before this one nor the payload of {listed(triggers)} provides {key!r}",
-    )
+            yield Unprovided(
+                visit=visit,
+                step=compensated_step(visit),
+                where="compensate",
+                parameter=parameter.name,
+                key=parameter.name,
+                payloads=lacking,
+            )
 
 
 def _payload_collisions(definition: WorkflowDefinition) -> Iterator[Problem]:

@@ -171,7 +171,8 @@ class ClaimTicket:
 class ClaimRequest:
     """A worker's wish: at most one attempt per ticket, of these queues and definitions.
 
-    None as *queues* means every queue.
+    None as *queues* means every queue. *lacking* names the steps, each behind the fingerprint of
+    its definition, that the worker has no body for; there are none of them as a rule.
     """
 
     owner: str
@@ -179,16 +180,21 @@ class ClaimRequest:
     definitions: tuple[str, ...]
     tickets: tuple[ClaimTicket, ...]
     lease: timedelta
+    lacking: frozenset[tuple[str, str]] = frozenset()
 
 
 @attrs.frozen(kw_only=True)
 class ClaimedAttempt:
-    """An attempt that the caller holds now; *revision* is the run's behind *entry*."""
+    """An attempt that the caller holds now; *revision* is the run's behind *entry*.
+
+    *found* is the status of the run before the entry.
+    """
 
     run_id: str
     fingerprint: str
     entry: AttemptClaimed
     revision: int
+    found: RunStatus
 
 
 @attrs.frozen(kw_only=True)
@@ -311,12 +317,13 @@ class Store(Protocol):
     async def claim(self, request: ClaimRequest) -> Claims:
         """Claim due attempts for a worker.
 
-        1. Only attempts that are scheduled, visible by the store's clock, in the request's queues
-           and of its definitions are claimed, at most one per ticket.
+        1. Only attempts that are scheduled, visible by the store's clock, in the request's queues,
+           of its definitions and of no step that it lacks are claimed, at most one per ticket.
         2. Of racing claims at most one gets an attempt.
         3. Order: higher priority first, then earlier ``visible_at``, run id, number, step.
         4. Each claim appends an AttemptClaimed entry, raises the run's revision by one, and takes
-           attempt, step and run to claimed and running as `evolve` says, in one transaction.
+           attempt, step and run to claimed and running as `evolve` says, in one transaction; it
+           tells the status in which it found the run, one claim after the other.
         5. Claims whose lease has run out are returned, untouched, whatever the request can run.
         6. ``next_visible_at`` is the earliest time at which an attempt that it may claim is due,
            not behind ``at`` if another one is due already; None if there is none.
@@ -394,13 +401,18 @@ class Presence(Protocol):
 
     @abstractmethod
     async def worker_seen(
-        self, owner: str, queues: Sequence[str], definitions: Sequence[str]
+        self, owner: str, queues: Sequence[str], definitions: Mapping[str, Collection[str]]
     ) -> None:
-        """Note that a worker is alive and what it can run."""
+        """Note that a worker is alive, and for each definition which steps it cannot run."""
 
     @abstractmethod
-    async def workers_for(self, fingerprint: str, *, within: timedelta) -> tuple[str, ...]:
-        """Return the owners that were seen *within* the time and can run the definition."""
+    async def workers_for(
+        self, fingerprint: str, *, within: timedelta
+    ) -> Mapping[str, frozenset[str]]:
+        """Return the owners that were seen *within* the time and know the definition.
+
+        With each of them stand the steps of it that it cannot run.
+        """
 
 
 Heard: TypeAlias = Callable[[Collection[str]], None]

@@ -5,13 +5,17 @@ from datetime import datetime
 from typing import Final
 
 import attrs
-from returns.result import Failure, Success
+from returns.result import Failure, Result, Success
 
-from squidmesh.domain.commands import Command, KeyAlreadyUsed, StartRun
+from squidmesh.domain.commands import Command, KeyAlreadyUsed, Refusal, StartRun
+from squidmesh.domain.decide import decide
+from squidmesh.domain.definition import WorkflowDefinition
 from squidmesh.domain.entries import Entry
 from squidmesh.domain.state import RunState
+from squidmesh.domain.unfolding import Decision
 from squidmesh.ports.store import KeyRecord
 from squidmesh.runtime.asks import Ask, Settled
+from squidmesh.runtime.registry import Registry
 
 MOST_IN_ONE_COMMIT: Final = 512
 MOST_OF_ONE_RUN: Final = 32
@@ -73,6 +77,16 @@ class RunBatch:
     def head(self) -> RunState:
         """Where the run stands behind everything decided so far."""
         return self.decided[-1].state if self.decided else self.base
+
+
+def decide_start(
+    registry: Registry, start: StartRun, now: datetime
+) -> Result[tuple[WorkflowDefinition, Decision], Refusal]:
+    """Decide the start of a run that comes with a command, under its registered definition."""
+    definition = registry.known(start.fingerprint)
+    assert definition is not None
+    decided = decide(definition, RunState(run_id=start.run_id), start, now)
+    return decided.map(lambda decision: (definition, decision))
 
 
 def settle(run: RunBatch, at: datetime) -> None:

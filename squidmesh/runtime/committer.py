@@ -17,7 +17,7 @@ from typing import Final
 
 import attrs
 from returns.pipeline import is_successful
-from returns.result import Failure
+from returns.result import Failure, Result
 
 from squidmesh.domain.commands import (
     AlreadyStarted,
@@ -59,10 +59,18 @@ from squidmesh.runtime.asks import (
     refuse,
     starts,
 )
-from squidmesh.runtime.batches import Decided, RunBatch, answer_known_key, next_batch, settle
+from squidmesh.runtime.batches import (
+    Decided,
+    RunBatch,
+    answer_known_key,
+    decide_start,
+    next_batch,
+    settle,
+)
 from squidmesh.runtime.changes import WakeAt, owing_wakeups, run_change
 from squidmesh.runtime.known_states import KnownStates
 from squidmesh.runtime.registry import Registry
+from squidmesh.runtime.rehearsing import Rehearsed, rehearse
 from squidmesh.runtime.store_time import StoreTime
 
 MOST_TRIES: Final = 100
@@ -140,6 +148,17 @@ class Committer:
             batch, self._waiting = self._waiting, []
             await self._try(batch)
         return await ask.answer
+
+    async def rehearse(self, ask: Ask) -> Result[Rehearsed, Refusal]:
+        """Return what a prepared ask would lead to now, or why it would change nothing.
+
+        Nothing is committed, told or remembered, and the state is the store's.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            StoreUnavailableError: The store could not be reached.
+        """
+        return await rehearse(self.store, self.registry, self.time, ask)
 
     def queue(self, asks: Iterable[Ask]) -> None:
         """Queue asks without waiting; each carries its answer."""
@@ -302,13 +321,11 @@ class Committer:
 
     def _spawn(self, run: RunBatch, ask: Ask, start: StartRun, now: datetime) -> Refusal | None:
         """Decide the run that comes with an ask, or say why there cannot be one."""
-        definition = self.registry.known(start.fingerprint)
-        assert definition is not None
-        blank = RunState(run_id=start.run_id)
-        decided = decide(definition, blank, start, now)
+        decided = decide_start(self.registry, start, now)
         if not is_successful(decided):
             return decided.failure()
-        started = decided.unwrap()
+        _, started = decided.unwrap()
+        blank = RunState(run_id=start.run_id)
         run.spawned.append(Decided(ask, start, blank, started.state, started.entries))
         return None
 

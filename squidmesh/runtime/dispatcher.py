@@ -7,9 +7,9 @@ says anyway, so one that fails is logged, and repeated by the sweep.
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 
@@ -23,9 +23,10 @@ from squidmesh.domain.entries import (
 )
 from squidmesh.domain.state import AttemptState, AttemptStatus, RunState, is_compensation
 from squidmesh.domain.values import Json
+from squidmesh.errors import JournalCorruptError
 from squidmesh.logs import logger
 from squidmesh.ports.executor import EnqueueOptions, Executor
-from squidmesh.ports.store import AttemptStore
+from squidmesh.ports.store import AttemptStore, Store
 from squidmesh.runtime.asks import Settled
 from squidmesh.runtime.hinting import Hinting
 from squidmesh.runtime.store_time import StoreTime
@@ -41,12 +42,16 @@ _BY_COMMAND: Final = (RunStarted, ManualStepResolved, CancelRequested)
 log = logger("dispatch")
 
 
+class Rows(Store, AttemptStore, Protocol):
+    """What says which attempts wait, and of which runs they are."""
+
+
 @attrs.define(eq=False)
 class Dispatcher:
     """Nudges, for attempts that were scheduled and that nobody holds yet."""
 
     executor: Executor | None
-    store: AttemptStore
+    store: Rows
     time: StoreTime
     telemetry: Telemetry
     hinting: Hinting
@@ -147,6 +152,7 @@ class Dispatcher:
         """
         if self.executor is None:
             return 0
+        states = await self._states([run_id for run_id, _ in owed])
         clock = self.time.clock
         until = None if within is None else clock.monotonic() + within
         emitted = tried = 0
@@ -157,12 +163,21 @@ class Dispatcher:
             told = await self._announce(self.executor, [(run_id, attempt)])
             if told is not None:
                 emitted += 1
-                self.telemetry.dispatched(None, run_id, told)
+                self.telemetry.dispatched(states.get(run_id), run_id, told)
         now = self.time.now()
         await self.store.woken(
             [(run_id, attempt.id, next_wakeup(attempt, now)) for run_id, attempt in owed[:tried]]
         )
         return emitted
+
+    async def _states(self, run_ids: Sequence[str]) -> Mapping[str, RunState]:
+        """The runs that sinks are to be told of, as far as they can be read."""
+        if not self.telemetry.sinks:
+            return {}
+        try:
+            return (await self.store.load(run_ids)).states
+        except JournalCorruptError:
+            return {}
 
     async def close(self) -> None:
         """Wait for the wake-ups that are on their way."""

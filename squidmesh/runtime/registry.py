@@ -3,20 +3,23 @@
 A run carries the fingerprint of the definition that it started under, and the store keeps that
 definition. So a deploy that changes routes or steps leaves runs under way as they are: only the
 bodies are today's. A body is the one that the registered workflow declares under the step's name,
-else one that is registered under the same key, else nobody's, and then the attempt waits. A lambda,
-a closure, a partial or a method shares its key with others, so it goes by the step's name alone.
+else one that is registered under the same key, else nobody's, and then the attempt waits for a
+process that has it, while other steps of the run go on. A lambda, a closure, a partial or a method
+shares its key with others, so it goes by the step's name alone.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import attrs
 from returns.pipeline import is_successful
 
 from squidmesh import codec
-from squidmesh.domain.definition import Action, Body, StepSpec, WorkflowDefinition
+from squidmesh.domain.compatibility import misfits
+from squidmesh.domain.definition import Action, Body, Parameter, WorkflowDefinition
 from squidmesh.domain.serial import definition_from_dict, definition_to_dict, fingerprint
-from squidmesh.domain.state import compensated_step, compensation_of, is_compensation
+from squidmesh.domain.state import compensated_step, is_compensation
+from squidmesh.domain.validation_binding import bodies_of
 from squidmesh.errors import JournalCorruptError
 from squidmesh.ports.store import RunStore, StoredDefinition
 from squidmesh.runtime.body import BoundBody, bound
@@ -50,6 +53,9 @@ class Registry:
     _bodies: dict[tuple[str, str], BoundBody | None] = attrs.field(
         factory=dict[tuple[str, str], BoundBody | None]
     )
+    _lacking: dict[str, frozenset[str] | None] = attrs.field(
+        factory=dict[str, frozenset[str] | None]
+    )
     _stored: set[str] = attrs.field(factory=set[str])
 
     def register(
@@ -61,6 +67,8 @@ class Registry:
         )
         self.by_name[definition.name] = registered
         self._definitions[registered.fingerprint] = definition
+        self._bodies.clear()
+        self._lacking.clear()
         return registered
 
     def known(self, mark: str) -> WorkflowDefinition | None:
@@ -119,22 +127,40 @@ class Registry:
         function = current.bodies.get(step) or _by_key(current, wanted.key)
         return bound(function) if function is not None else None
 
-    async def runnable(self) -> tuple[str, ...]:
-        """Return the fingerprints whose every body this process has, registered or stored."""
+    async def runnable(self) -> dict[str, frozenset[str]]:
+        """Return the fingerprints that this process knows, each with what it cannot run of it."""
         stored = await self.store.definitions(tuple(self.by_name))
         marks = {registered.fingerprint for registered in self.by_name.values()} | set(stored)
         for mark in stored:
             # One that a newer release has stored is nobody's here; its runs wait for others.
             with contextlib.suppress(JournalCorruptError):
                 await self.definition(mark, "-")
-        return tuple(sorted(mark for mark in marks if self.can_run(mark)))
+        known = ((mark, self.lacking(mark)) for mark in sorted(marks))
+        return {mark: lacking for mark, lacking in known if lacking is not None}
 
-    def can_run(self, mark: str) -> bool:
-        """Whether every body of the definition is here."""
-        definition = self._definitions.get(mark)
-        if definition is None or definition.name not in self.by_name:
-            return False
-        return all(self.body(mark, name) is not None for name in _bodies_of(definition.steps))
+    def lacking(self, mark: str) -> frozenset[str] | None:
+        """Return the visits of a definition that this process cannot run; None for all of it.
+
+        It cannot run one whose body is gone, or asks for what the definition does not provide.
+        """
+        if mark not in self._lacking:
+            definition = self._definitions.get(mark)
+            if definition is None or definition.name not in self.by_name:
+                return None
+            found = misfits(definition, self.signatures(mark))
+            self._lacking[mark] = frozenset(misfit.visit for misfit in found)
+        return self._lacking[mark]
+
+    def can_run(self, mark: str, step: str) -> bool:
+        """Whether this process can run a step, or its undoing, of a definition."""
+        lacking = self.lacking(mark)
+        return lacking is not None and step not in lacking
+
+    def signatures(self, mark: str) -> dict[str, tuple[Parameter, ...]]:
+        """Return what the bodies take that this process has for a definition, by visit."""
+        visits = bodies_of(self._definitions[mark])
+        bodies = ((visit, self.body(mark, visit)) for visit in visits)
+        return {visit: body.parameters for visit, body in bodies if body is not None}
 
 
 def _by_key(workflow: RegisteredWorkflow, key: str) -> Callable[..., object] | None:
@@ -144,14 +170,6 @@ def _by_key(workflow: RegisteredWorkflow, key: str) -> Callable[..., object] | N
         if body is not None and body.key == key and is_named_by(key, function):
             return function
     return None
-
-
-def _bodies_of(steps: Iterable[StepSpec]) -> Iterable[str]:
-    for step in steps:
-        if isinstance(step.kind, Action):
-            yield step.name
-        if step.compensation is not None:
-            yield compensation_of(step.name)
 
 
 def _body_of(definition: WorkflowDefinition, step: str) -> Body | None:

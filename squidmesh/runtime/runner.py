@@ -125,7 +125,7 @@ class Deliveries:
             return SkipReason.UNKNOWN_STEP
         if state.status.is_final:
             return SkipReason.RUN_OVER
-        if not self.engine.registry.can_run(state.facts.fingerprint):
+        if not self.engine.registry.can_run(state.facts.fingerprint, step):
             return SkipReason.UNKNOWN_WORKFLOW
         return None
 

@@ -230,8 +230,10 @@ class StepExecutor:
             details=details,
             retryable=bool(said.retryable),
         )
-        wished = said.retry_after if isinstance(said.retry_after, timedelta) else None
-        return Failed(error=error, retry_after=wished)
+        if not isinstance(said.retry_after, timedelta | None):
+            kind = _kind(said.retry_after)
+            return _failed("invalid_result", f"retry_after is a timedelta, and not {kind}.")
+        return Failed(error=error, retry_after=said.retry_after)
 
     def _result(self, said: object, output: str | None) -> Outcome:
         try:

@@ -28,15 +28,9 @@ from squidmesh.domain.entries import (
     RunTerminal,
 )
 from squidmesh.domain.inspection import current_step
-from squidmesh.domain.state import (
-    AttemptState,
-    AttemptStatus,
-    RunState,
-    RunStatus,
-    StepState,
-    StepStatus,
-)
+from squidmesh.domain.state import RunState, RunStatus, StepState
 from squidmesh.logs import logger
+from squidmesh.ports.store import ClaimedAttempt
 from squidmesh.runtime.asks import Settled
 
 SLOW_SINK: Final = 0.05
@@ -87,17 +81,17 @@ class Telemetry:
             if informs:
                 _inform(commit)
 
-    def claimed(self, state: RunState, entry: AttemptClaimed) -> None:
+    def claimed(self, state: RunState, claimed: ClaimedAttempt) -> None:
         """Tell that a worker began an attempt which it had claimed from the store."""
         if not self.sinks and not _host.isEnabledFor(logging.INFO):
             return
         if self.sinks:
-            self._tell(_step_event("squidmesh.step.started", state, entry))
-        before = _status_before(state, entry)
-        if before is not state.status:
+            self._tell(_step_event("squidmesh.step.started", state, claimed.entry))
+        before, after = claimed.found, claimed.found.once_claimed
+        if before is not after:
             if self.sinks:
-                self._tell(_transition_event(before, state))
-            _log_transition(before, state)
+                self._tell(_transition_event(before, after, state))
+            _log_transition(before, after, state)
 
     def skipped(
         self,
@@ -187,11 +181,11 @@ def _events(commit: Settled) -> Iterator[Event]:  # noqa: C901  a table of entri
                 continue
     yield from _retries(commit)
     if commit.before.started is not None and commit.before.status is not state.status:
-        yield _transition_event(commit.before.status, state)
+        yield _transition_event(commit.before.status, state.status, state)
 
 
-def _transition_event(before: RunStatus, state: RunState) -> Event:
-    moved = {"from_status": before.value, "to_status": state.status.value}
+def _transition_event(before: RunStatus, after: RunStatus, state: RunState) -> Event:
+    moved = {"from_status": before.value, "to_status": after.value}
     return Event("squidmesh.run.transition", {**_run_fields(state), **moved}, {})
 
 
@@ -211,39 +205,6 @@ def _unanswered_event(step: StepState, state: RunState, entry: RunTerminal) -> E
     cancelled = {"error": {"code": "cancelled", "type": None}}
     took = {"duration": (entry.at - step.since).total_seconds()}
     return Event("squidmesh.step.failed", {**fields, **cancelled}, took)
-
-
-def _status_before(state: RunState, claimed: AttemptClaimed) -> RunStatus:
-    """The status that a claim found; the store makes claims, so no commit of ours tells."""
-    if state.status is not RunStatus.RUNNING:
-        return state.status
-    step = state.steps[claimed.step]
-    again = claimed.number > 1 and step.attempts[claimed.number - 2].status is AttemptStatus.FAILED
-    if (
-        again
-        and state.open.get(StepStatus.RUNNING) == 1
-        and not state.open.get(StepStatus.SCHEDULED)
-    ):
-        return RunStatus.RETRYING
-    return (
-        RunStatus.RUNNING
-        if _had_begun(state, step.attempts[claimed.number - 1])
-        else (RunStatus.PENDING)
-    )
-
-
-def _had_begun(state: RunState, claimed: AttemptState) -> bool:
-    """Whether anything was under way before this claim: another claim, a timer, a person."""
-    own = claimed.fence or 0
-    return any(
-        step.manual is not None
-        or any(
-            attempt.visible_at > attempt.scheduled_at
-            or (attempt.fence is not None and attempt.fence < own)
-            for attempt in step.attempts
-        )
-        for step in state.steps.values()
-    )
 
 
 def _step_event(
@@ -310,16 +271,16 @@ def _inform(commit: Settled) -> None:
     if before.started is None:
         log.info("run.started", run_id=state.run_id, workflow=state.facts.workflow)
     elif before.status is not state.status:
-        _log_transition(before.status, state)
+        _log_transition(before.status, state.status, state)
 
 
-def _log_transition(before: RunStatus, state: RunState) -> None:
+def _log_transition(before: RunStatus, after: RunStatus, state: RunState) -> None:
     log.info(
         "run.transition",
         run_id=state.run_id,
         workflow=state.facts.workflow,
         from_status=before.value,
-        to_status=state.status.value,
+        to_status=after.value,
     )
 
 

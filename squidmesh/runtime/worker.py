@@ -57,7 +57,8 @@ class WorkerLoop:
     _running: "set[asyncio.Task[None]]" = attrs.field(factory=set, init=False)
     _held: set[str] = attrs.field(factory=set[str], init=False)
     _reclaiming: "set[asyncio.Task[object]]" = attrs.field(factory=set, init=False)
-    _marks: tuple[str, ...] = attrs.field(default=(), init=False)
+    _marks: dict[str, frozenset[str]] = attrs.field(factory=dict[str, frozenset[str]], init=False)
+    _lacking: frozenset[tuple[str, str]] = attrs.field(default=frozenset(), init=False)
     _marks_at: float | None = attrs.field(default=None, init=False)
     _hinted: bool = attrs.field(default=False, init=False)
     _seen_at: float | None = attrs.field(default=None, init=False)
@@ -167,9 +168,10 @@ class WorkerLoop:
             ClaimRequest(
                 owner=self.owner,
                 queues=self.queues,
-                definitions=self._marks,
+                definitions=tuple(self._marks),
                 tickets=tickets,
                 lease=self.lease,
+                lacking=self._lacking,
             )
         )
         engine.time.observe(claims.at)
@@ -189,7 +191,7 @@ class WorkerLoop:
             for claimed in claims.claimed:
                 state = states.get(claimed.run_id)
                 if state is not None:
-                    engine.telemetry.claimed(state, claimed.entry)
+                    engine.telemetry.claimed(state, claimed)
                     self._spawn(held_from(state, claimed.entry))
         return claims
 
@@ -218,6 +220,9 @@ class WorkerLoop:
         if self._marks_at is None or now - self._marks_at >= interval:
             self._hinted = False
             self._marks = await self.engine.registry.runnable()
+            self._lacking = frozenset(
+                (mark, step) for mark, steps in self._marks.items() for step in steps
+            )
             self._marks_at = now
             self._taken_up.clear()
         if self._seen_at is None or now - self._seen_at >= PRESENCE_INTERVAL:
@@ -295,7 +300,12 @@ class WorkerLoop:
         elif not (most or further):
             return NO_OFFERS
         offers = [self._claimant.offer() for _ in range(max(most, 1))]
-        return Offers(claims=tuple(offers), queues=self._queue_names, further=further)
+        return Offers(
+            claims=tuple(offers),
+            queues=self._queue_names,
+            further=further,
+            lacking=self.engine.registry.lacking(held.fingerprint) or frozenset(),
+        )
 
     async def _rest(self, claims: Claims) -> None:
         """Wait until something may have changed; with all slots taken, what is due cannot be."""

@@ -324,6 +324,7 @@ def request(
     queues: tuple[str, ...] | None = ("default",),
     definitions: tuple[str, ...] = (FINGERPRINT,),
     lease: timedelta = LEASE,
+    lacking: frozenset[tuple[str, str]] = frozenset(),
 ) -> ClaimRequest:
     """A worker's wish for up to *tickets* attempts."""
     return ClaimRequest(
@@ -332,6 +333,7 @@ def request(
         definitions=definitions,
         tickets=tuple(fresh_ticket() for _ in range(tickets)),
         lease=lease,
+        lacking=lacking,
     )
 
 

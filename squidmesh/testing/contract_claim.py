@@ -6,6 +6,7 @@ from datetime import timedelta
 from itertools import chain
 
 from squidmesh.domain.entries import AttemptClaimed
+from squidmesh.domain.state import RunStatus
 from squidmesh.ports.store import ClaimedAttempt, Claims
 from squidmesh.testing.builders import (
     FINGERPRINT,
@@ -64,9 +65,33 @@ class ClaimContract(StorageContract):
         assert claims.at == clock.now()
         assert claims.claimed == (
             ClaimedAttempt(
-                run_id=FIRST, fingerprint=FINGERPRINT, entry=entry, revision=state.revision + 1
+                run_id=FIRST,
+                fingerprint=FINGERPRINT,
+                entry=entry,
+                revision=state.revision + 1,
+                found=RunStatus.PENDING,
             ),
         )
+
+    @promises("Store.claim", 1)
+    async def test_a_step_that_a_worker_lacks_is_left_to_others_with_its_time_and_place(
+        self, store: Storage, clock: VirtualClock
+    ) -> None:
+        await begin(store, start(at=clock.now(), steps=("load", "send", "tell")))
+        await begin(store, start(run_id(2), at=clock.now(), fingerprint="other", steps=("send",)))
+        await begin(
+            store, start(run_id(3), at=clock.now(), steps=("tell",), visible_at=clock.now() + SOON)
+        )
+        both = (FINGERPRINT, "other")
+        lacking = frozenset({(FINGERPRINT, "send"), (FINGERPRINT, "load")})
+
+        few = await store.claim(request(tickets=9, definitions=both, lacking=lacking))
+        none = await store.claim(request(tickets=9, definitions=both, lacking=lacking))
+        rest = await store.claim(request(tickets=9, definitions=both))
+
+        assert names(few) == [(FIRST, "tell"), (run_id(2), "send")]
+        assert (names(none), none.next_visible_at) == ([], clock.now() + SOON)
+        assert names(rest) == [(FIRST, "load"), (FIRST, "send")]
 
     @promises("Store.claim", 1)
     async def test_an_attempt_is_not_claimed_just_before_it_is_visible(

@@ -74,6 +74,8 @@ class ClaimedContract(StorageContract):
             before.revision + 1,
             before.revision + 2,
         ]
+        found = [claimed.found for claimed in claims.claimed]
+        assert found == [RunStatus.PENDING, RunStatus.RUNNING]
         assert state.revision == before.revision + 2
         assert state.running == 2
 

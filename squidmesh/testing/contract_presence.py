@@ -95,41 +95,45 @@ class PresenceContract(StorageContract):
 
     @promises("Presence.worker_seen")
     @promises("Presence.workers_for")
-    async def test_the_workers_that_can_run_a_definition_are_named(
+    async def test_the_workers_that_know_a_definition_are_named_with_what_they_lack(
         self, store: Storage, clock: VirtualClock
     ) -> None:
-        await store.worker_seen("alice", ["default"], ["a", "b"])
-        await store.worker_seen("bob", ["default", "mail"], ["b"])
-        await store.worker_seen("idle", [], [])
+        await store.worker_seen("alice", ["default"], {"a": (), "b": ("load", "tell")})
+        await store.worker_seen("bob", ["default", "mail"], {"b": ()})
+        await store.worker_seen("idle", [], {})
 
         found = [await store.workers_for(name, within=MINUTE) for name in ("a", "b", "c")]
 
-        assert [set(owners) for owners in found] == [{"alice"}, {"alice", "bob"}, set()]
+        assert found == [
+            {"alice": frozenset()},
+            {"alice": frozenset({"load", "tell"}), "bob": frozenset()},
+            {},
+        ]
 
     @promises("Presence.workers_for")
     async def test_a_worker_is_forgotten_when_it_was_not_seen_for_too_long(
         self, store: Storage, clock: VirtualClock
     ) -> None:
-        await store.worker_seen("alice", ["default"], ["a"])
+        await store.worker_seen("alice", ["default"], {"a": ()})
         clock.advance(MINUTE - MICROSECOND)
         still_there = await store.workers_for("a", within=MINUTE)
 
         clock.advance(2 * MICROSECOND)
         gone = await store.workers_for("a", within=MINUTE)
 
-        assert (still_there, gone) == (("alice",), ())
+        assert (still_there, gone) == ({"alice": frozenset()}, {})
 
     @promises("Presence.worker_seen")
     async def test_what_a_worker_can_run_is_what_it_said_last(
         self, store: Storage, clock: VirtualClock
     ) -> None:
-        await store.worker_seen("alice", ["default"], ["a"])
+        await store.worker_seen("alice", ["default"], {"a": ()})
         clock.advance(MINUTE)
 
-        await store.worker_seen("alice", ["default"], ["b"])
+        await store.worker_seen("alice", ["default"], {"b": ()})
 
-        assert await store.workers_for("a", within=MINUTE) == ()
-        assert await store.workers_for("b", within=MICROSECOND) == ("alice",)
+        assert await store.workers_for("a", within=MINUTE) == {}
+        assert await store.workers_for("b", within=MICROSECOND) == {"alice": frozenset()}
 
 
 class SchemaContract(StorageContract):

@@ -221,7 +221,7 @@ CALLS: Final[dict[str, Call]] = {
     "owed_wakeups": lambda store: store.owed_wakeups(due_before=None, limit=1),
     "woken": lambda store: store.woken([(FIRST, AttemptId("load", 1), VirtualClock().now())]),
     "take_lease": lambda store: store.take_lease("sweep", "me", DAY),
-    "worker_seen": lambda store: store.worker_seen("me", [], []),
+    "worker_seen": lambda store: store.worker_seen("me", [], {}),
     "workers_for": lambda store: store.workers_for("f", within=DAY),
     "read": lambda store: store.read(FIRST),
     "checkpoint": lambda store: store.checkpoint(FIRST),
@@ -373,10 +373,10 @@ async def test_a_worker_that_was_not_seen_for_a_week_is_forgotten(
     postgres_database: str, clock: VirtualClock
 ) -> None:
     async with opened(postgres_database, clock) as store:
-        await store.worker_seen("alice", ["default"], ["a"])
+        await store.worker_seen("alice", ["default"], {"a": ()})
         clock.advance(8 * DAY)
 
-        await store.worker_seen("bob", ["default"], ["a"])
+        await store.worker_seen("bob", ["default"], {"a": ()})
 
     assert execute(postgres_database, "select owner from squidmesh.workers") == [("bob",)]
 

@@ -251,10 +251,10 @@ async def test_every_table_is_strict_and_carries_the_name_of_the_library(
 async def test_a_worker_that_was_not_seen_for_a_week_is_forgotten(
     store: SQLiteStore, clock: VirtualClock
 ) -> None:
-    await store.worker_seen("alice", ["default"], ["a"])
+    await store.worker_seen("alice", ["default"], {"a": ()})
     clock.advance(8 * DAY)
 
-    await store.worker_seen("bob", ["default"], ["a"])
+    await store.worker_seen("bob", ["default"], {"a": ()})
 
     assert await rows(store, "select owner from squidmesh_workers") == [("bob",)]
 

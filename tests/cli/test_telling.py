@@ -26,21 +26,21 @@ def entry(of_type: str, **data: Any) -> Entry:
     ("found", "sentence"),
     [
         (entry("run_started", trigger="by_hand"), "started by by_hand"),
-        (entry("attempt_claimed", step="pay", number=2), "pay  attempt 2 begins"),
+        (entry("attempt_claimed", step="pay", attempt_number=2), "pay  attempt 2 begins"),
         (entry("attempt_completed", step="pay"), "pay  completed"),
         (entry("attempt_cancelled", step="pay"), "pay  cancelled"),
         (
             entry(
                 "attempt_failed",
                 step="pay",
-                number=1,
+                attempt_number=1,
                 error={"code": "busy", "message": "later"},
                 then="retry",
             ),
             "pay  attempt 1 failed: busy: later; it will be tried again",
         ),
         (
-            entry("attempt_lost", step="pay", number=1, error=None, then="fail"),
+            entry("attempt_lost", step="pay", attempt_number=1, error=None, then="fail"),
             "pay  attempt 1 lost its worker; the run fails",
         ),
         (entry("attempt_deferred", step="pay", reason="closed"), "pay  put off: closed"),
@@ -48,7 +48,7 @@ def entry(of_type: str, **data: Any) -> Entry:
             entry(
                 "attempt_scheduled",
                 step="pay",
-                number=2,
+                attempt_number=2,
                 visible_at=(NOON + timedelta(seconds=90)).isoformat(),
             ),
             "pay  attempt 2 is due in 1 m 30 s",
@@ -62,12 +62,13 @@ def entry(of_type: str, **data: Any) -> Entry:
                 "manual_step_resolved",
                 step="review",
                 action="rejected",
-                issuer={"actor": "ana", "comment": "no"},
+                actor="ana",
+                comment="no",
             ),
             "review  rejected by ana: no",
         ),
-        (entry("cancel_requested", issuer={"actor": None}), "asked to stop"),
-        (entry("run_replayed", issuer={}, new_run_id="r2"), "replayed as r2"),
+        (entry("cancel_requested", actor=None), "asked to stop"),
+        (entry("run_replayed", new_run_id="r2"), "replayed as r2"),
         (entry("compensation_planned", steps=["pay", "send"]), "undoing pay, send"),
         (entry("step_routed", step="pay", target="page"), "pay  leads to page"),
         (entry("step_routed", step="pay", target=None), "pay  leads to the end"),
@@ -84,7 +85,7 @@ def test_what_happened_is_told_in_a_sentence(found: Entry, sentence: str) -> Non
 @pytest.mark.parametrize(
     "found",
     [
-        entry("attempt_scheduled", step="pay", number=1, visible_at=NOON.isoformat()),
+        entry("attempt_scheduled", step="pay", attempt_number=1, visible_at=NOON.isoformat()),
         entry("runnables_planned", steps=["pay"]),
         entry("run_terminal", status="completed"),
     ],
@@ -96,7 +97,7 @@ def test_bookkeeping_is_not_told(found: Entry) -> None:
 
 def test_whatever_follows_from_a_failure_has_words() -> None:
     spans = [
-        sentence_of(entry("attempt_failed", step="pay", number=1, error=None, then=then.value))
+        sentence_of(entry("attempt_failed", step="pay", error=None, then=then.value))
         for then in AfterFailure
         if then is not AfterFailure.RECORD
     ]

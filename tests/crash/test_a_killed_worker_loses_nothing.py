@@ -21,7 +21,7 @@ import pytest
 from squidmesh import Attempt, Run, Step
 from squidmesh.domain.evolution import rebuild
 from squidmesh.testing.postgres import TemporaryServer, embedded_binaries
-from tests.crash.victim import ENDINGS, Effect, open_mesh, read_effects
+from tests.crash.victim import ENDINGS, Effect, Undone, open_mesh, read_effects
 from tests.postgres.template import migrated
 
 KILLS: Final = {"sqlite": 50, "postgres": 15}
@@ -213,6 +213,12 @@ def attempts_by_effect(runs: Sequence[Run]) -> dict[Effect, Attempt]:
     }
 
 
+def last_effect(run: Run, name: str) -> Effect:
+    """The effect of the attempt whose result counts."""
+    step = steps_of([run])[f"{run.id}:{name}"]
+    return Effect(key=f"{run.id}:{name}", attempt=len(step.attempts))
+
+
 @pytest.mark.slow
 class TestAKilledWorkerLosesNothing:
     def test_the_kills_came_in_the_middle_of_work(self, place: Place, runs: list[Run]) -> None:
@@ -287,6 +293,22 @@ class TestAKilledWorkerLosesNothing:
         }
 
         assert {key: n for key, n in times.items() if n > explained[key]} == {}
+
+    def test_what_was_done_last_is_undone_first_and_to_its_end(
+        self, runs: list[Run], effects: list[Effect]
+    ) -> None:
+        undone = [run for run in runs if run.workflow == Undone.definition.name]
+        begun = {effect.key: place for place, effect in reversed([*enumerate(effects)])}
+        done = {effect: place for place, effect in enumerate(effects)}
+
+        astray = [
+            run.id
+            for run in undone
+            if begun[f"{run.id}:compensate:do"] < done[last_effect(run, "compensate:do_more")]
+        ]
+
+        assert undone
+        assert astray == []
 
     def test_the_journal_of_each_run_rebuilds_its_rows(
         self, place: Place, started: list[str]

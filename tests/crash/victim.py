@@ -116,14 +116,15 @@ class Fan(Workflow[Journey]):
 
 
 class Undone(Workflow[Journey]):
-    """Something that is done, and undone because the next step fails."""
+    """Two things that are done, and undone because the next step fails."""
 
     by_hand = manual()
 
     do = step(note, output="done", compensate=note)
+    do_more = step(note, output="more", compensate=note_in_thread)
     fail = step(note_and_fail)
 
-    transitions = path(do, fail)
+    transitions = path(do, do_more, fail)
 
 
 ENDINGS: Final = {Chain: "completed", Fan: "completed", Undone: "failed"}

@@ -304,7 +304,7 @@ class Ledger:
         assert not self.to_undo
         assert self.manual is None or entry.status is FinalStatus.CANCELLED
         assert (entry.status is FinalStatus.CANCELLED) == self.cancelling
-        assert (entry.status is FinalStatus.FAILED) == (entry.error is not None)
+        assert (entry.error is not None) == (entry.status is FinalStatus.FAILED or self.doomed)
         assert not (self.doomed and entry.status is FinalStatus.COMPLETED)
         if entry.status is FinalStatus.COMPLETED and not self.definition.follows_transitions:
             assert set(self.applied) == set(self.definition.by_name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import attrs
 import pytest
 
 from squidmesh.domain.commands import (
@@ -26,6 +27,7 @@ from squidmesh.domain.entries import (
     Issuer,
     RunTerminal,
 )
+from squidmesh.domain.evolution import rebuild
 from squidmesh.domain.state import AttemptStatus, RunStatus, StepStatus
 from tests.domain.builders import (
     BROKEN,
@@ -211,8 +213,23 @@ def test_a_doomed_run_may_still_be_cancelled_and_then_undoes_nothing() -> None:
 
     assert between is RunStatus.CANCELLING
     assert run.status is RunStatus.CANCELLED
-    assert run.state.error is None
     assert "compensate:a" not in run.statuses
+
+
+def test_what_a_run_failed_with_is_not_lost_when_it_is_cancelled_meanwhile() -> None:
+    run = Script(a_workflow(an_action("b"), an_action("c"))).start()
+    held = run.claim("b")
+    run.fail("c")
+    run.cancel()
+
+    run.report(held, Succeeded())
+
+    failure = attrs.evolve(BROKEN, step="c")
+    assert run.said(RunTerminal) == [
+        RunTerminal(at=T0, status=FinalStatus.CANCELLED, error=failure)
+    ]
+    assert run.state.error == failure
+    assert rebuild(run.state.run_id, run.entries) == run.state
 
 
 def test_a_report_after_the_end_is_refused() -> None:

@@ -4,6 +4,8 @@ import pytest
 
 from squidmesh.domain.commands import (
     CannotStartThere,
+    Failed,
+    LeadsElsewhere,
     ReplayIsUnsafe,
     ReplayRun,
     StartRun,
@@ -11,10 +13,11 @@ from squidmesh.domain.commands import (
 )
 from squidmesh.domain.definition import WorkflowDefinition
 from squidmesh.domain.entries import Carried, Issuer, RunnablesPlanned, RunReplayed, RunStarted
-from squidmesh.domain.recovery import carried_over
+from squidmesh.domain.recovery import carried_over, undone_before
 from squidmesh.domain.state import RunStatus, StepStatus
 from tests.domain.builders import (
     ANNA,
+    BROKEN,
     RUN,
     T0,
     a_chain,
@@ -22,6 +25,7 @@ from tests.domain.builders import (
     a_pause,
     a_workflow,
     an_action,
+    an_undoable,
     on_error,
     seconds,
 )
@@ -267,19 +271,20 @@ def half_way(from_step: str, *carried: str) -> StartRun:
     )
 
 
-@pytest.mark.parametrize(
-    ("from_step", "carried"),
-    [("nowhere", ()), ("ship", ("nowhere",)), ("ship", ("tell",)), ("ship", ("ship",))],
-)
-def test_a_replay_does_not_start_where_todays_definition_would_lead_it_back(
-    from_step: str, carried: tuple[str, ...]
-) -> None:
+def test_a_replay_does_not_start_at_a_step_that_today_has_no_name() -> None:
+    refusal = Script(a_shipment()).refused(half_way("nowhere", "load"))
+
+    assert refusal == CannotStartThere(step="nowhere")
+
+
+@pytest.mark.parametrize("ahead", ["nowhere", "tell", "ship"])
+def test_a_replay_does_not_start_where_todays_definition_would_lead_it_back(ahead: str) -> None:
     """A deploy between source and replay may have moved, renamed or dropped steps."""
     run = Script(a_shipment())
 
-    refusal = run.refused(half_way(from_step, *carried))
+    refusal = run.refused(half_way("ship", "load", ahead))
 
-    assert refusal == CannotStartThere(step=from_step)
+    assert refusal == LeadsElsewhere(workflow="orders", step="ship", before=(ahead,))
 
 
 def test_among_joins_a_carried_step_must_not_come_after_the_first_one_either() -> None:
@@ -287,7 +292,7 @@ def test_among_joins_a_carried_step_must_not_come_after_the_first_one_either() -
 
     refusal = Script(workflow).refused(half_way("root", "leaf"))
 
-    assert refusal == CannotStartThere(step="root")
+    assert refusal == LeadsElsewhere(workflow="orders", step="root", before=("leaf",))
 
 
 def test_a_run_keeps_whose_replay_it_is() -> None:
@@ -306,3 +311,73 @@ def test_a_run_keeps_whose_replay_it_is() -> None:
     )
 
     assert run.state.facts.replayed_from == "run-0"
+
+
+def a_booking() -> WorkflowDefinition:
+    """Two steps that can be undone, with one between them that needs none of that."""
+    return a_chain(
+        an_action("look"),
+        an_undoable("reserve"),
+        an_action("print"),
+        an_undoable("charge"),
+        an_action("send"),
+    )
+
+
+def booked_and_failed() -> Script:
+    """A booking that failed at its last step, and is about to be undone."""
+    run = Script(a_booking()).start()
+    for step in ("look", "reserve", "print", "charge"):
+        run.ok(step)
+    run.report(run.claim("send"), Failed(error=BROKEN))
+    return run
+
+
+def from_(step: str) -> ReplayRun:
+    """A replay that starts half-way, whatever that repeats."""
+    return ReplayRun(new_run_id="run-2", from_step=step, allow_irreversible=True)
+
+
+def test_what_was_undone_is_named_before_it_is_built_upon() -> None:
+    run = booked_and_failed()
+    run.ok("compensate:charge")
+    run.ok("compensate:reserve")
+
+    named = [undone_before(run.definition, run.state, step) for step in ("send", "charge", "print")]
+    run.do(from_("send"))
+
+    assert named == [("reserve", "charge"), ("reserve",), ("reserve",)]
+    assert undone_before(run.definition, run.state, "reserve") == ()
+    assert run.said(RunReplayed)[0].from_step == "send"
+
+
+def test_what_is_about_to_be_undone_is_named_as_well() -> None:
+    run = booked_and_failed()
+
+    assert run.status is RunStatus.COMPENSATING
+    assert undone_before(run.definition, run.state, "send") == ("reserve", "charge")
+
+
+def test_a_step_that_could_not_be_undone_is_still_done() -> None:
+    run = booked_and_failed()
+    run.ok("compensate:charge")
+    run.fail("compensate:reserve")
+
+    assert run.status is RunStatus.FAILED
+    assert undone_before(run.definition, run.state, "send") == ("charge",)
+
+
+def test_among_joins_only_what_came_before_the_step_is_brought_along() -> None:
+    workflow = a_workflow(
+        an_undoable("aside"), an_action("root"), an_action("leaf", after=("root",))
+    )
+    run = Script(workflow).start()
+    run.ok("aside")
+    run.ok("root")
+    run.fail("leaf")
+    run.ok("compensate:aside")
+
+    run.do(from_("leaf"))
+
+    assert undone_before(workflow, run.state, "leaf") == ()
+    assert [item.step for item in carried_over(workflow, run.state, "leaf")] == ["root"]

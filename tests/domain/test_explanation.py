@@ -84,6 +84,10 @@ def calls(found: Explanation) -> dict[str, str]:
     return {action.name: action.call for action in found.next_actions}
 
 
+def calls_of(found: Explanation) -> list[str]:
+    return [action.call for action in found.next_actions]
+
+
 def test_a_completed_run_may_be_replayed() -> None:
     found = asked(feasted())
 
@@ -862,8 +866,12 @@ def test_whatever_happens_every_step_has_a_reason_and_what_is_offered_is_what_is
     assert ("resume_run" in offered) is is_legal(script, ResumeRun())
     assert ("approve_run" in offered) is is_legal(script, ApproveRun(issuer=ANNA))
     assert ("reject_run" in offered) is is_legal(script, RejectRun(issuer=ANNA))
+    replays = [call for call in calls_of(asked(script)) if "replay_run" in call]
     replay = ReplayRun(new_run_id="run-2")
-    assert ("replay_run" in offered) is (script.status.is_final and is_legal(script, replay))
+    plain = f'await mesh.replay_run("{script.state.run_id}")'
+    assert (plain in replays) is (script.status.is_final and is_legal(script, replay))
+    for place in (call.split("from_step='")[1][:-2] for call in replays if call != plain):
+        assert is_legal(script, attrs.evolve(replay, from_step=place))
     for step in shown_steps(definition, script.state):
         found = asked_of(script, step)
         assert json.dumps([found.details, found.evidence])

@@ -9,9 +9,10 @@ import psycopg
 import pytest
 
 from squidmesh import SquidMesh
+from squidmesh.adapters.memory import MemoryStore
 from squidmesh.testing.clock import VirtualClock
 from squidmesh.testing.postgres import TemporaryServer, embedded_binaries
-from tests.mesh.support import OpenMesh
+from tests.mesh.support import Deploy, OpenMesh
 from tests.postgres.template import migrated
 
 EMPTYING: Final = """
@@ -72,3 +73,20 @@ async def open_mesh(url: str, clock: VirtualClock) -> AsyncIterator[OpenMesh]:
             )
 
         yield open_one
+
+
+@pytest.fixture
+def deploy(url: str, clock: VirtualClock) -> Deploy:
+    """Open a mesh that can be closed and followed by another, with other workflows, over its runs.
+
+    What memory holds ends with its mesh, so there the meshes are composed over one store.
+    """
+    memory = MemoryStore(clock=clock)
+
+    def open_one(*workflows: Any, **options: Any) -> SquidMesh:
+        chosen = {"workflows": workflows, "clock": clock, **options}
+        if url == "memory://":
+            return SquidMesh(store=memory, **chosen)
+        return SquidMesh.open(url, **chosen)
+
+    return open_one

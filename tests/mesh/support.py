@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +20,8 @@ from squidmesh.opening import StoreAt, path_of
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
 LEASE = timedelta(seconds=60)
+PATIENCE = 20.0
+"""How many real seconds a test waits for what must happen, before it fails."""
 
 
 @attrs.frozen(kw_only=True)
@@ -34,6 +36,12 @@ class OpenMesh(Protocol):
     """Opens a mesh over the test's store, with the test's clock; closed when the test ends."""
 
     def __call__(self, *workflows: Any, **options: Any) -> Awaitable[SquidMesh]: ...
+
+
+class Deploy(Protocol):
+    """Makes a mesh over the test's store, with the test's clock; closing it leaves the runs."""
+
+    def __call__(self, *workflows: Any, **options: Any) -> SquidMesh: ...
 
 
 class Gate:
@@ -53,30 +61,46 @@ async def at_work(mesh: SquidMesh, *gates: Gate) -> AsyncIterator[None]:
     """Inside, a worker stands at all the *gates*; behind it they are open and all work is done."""
     worker = asyncio.create_task(mesh.run_until_idle())
     try:
-        for gate in gates:
-            await gate.entered.wait()
+        async with asyncio.timeout(PATIENCE):
+            for gate in gates:
+                await gate.entered.wait()
         yield
     except BaseException:
         worker.cancel()
         raise
     for gate in gates:
         gate.opened.set()
-    await worker
+    async with asyncio.timeout(PATIENCE):
+        await worker
 
 
 async def die_at(mesh: SquidMesh, gate: Gate) -> None:
     """Let a worker claim what is due, get as far as *gate*, and never be heard of again."""
     worker = asyncio.create_task(mesh.run_until_idle())
-    await gate.entered.wait()
+    async with asyncio.timeout(PATIENCE):
+        await gate.entered.wait()
+    await kill(worker)
+    gate.entered.clear()
+
+
+async def kill(worker: "asyncio.Task[None]") -> None:
+    """Let a worker do nothing more, and tell nobody of what it holds."""
     worker.cancel()
     await asyncio.gather(worker, return_exceptions=True)
-    gate.entered.clear()
 
 
 async def history(mesh: SquidMesh, run: Run | str) -> Run:
     """The run with everything that can be read of it."""
     run_id = run if isinstance(run, str) else run.id
     return await mesh.inspect_run(run_id, include_history=True)
+
+
+async def once(mesh: SquidMesh, run: Run, condition: Callable[[Run], bool]) -> Run:
+    """The run as soon as *condition* holds for it; others have their turns meanwhile."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition(found := await history(mesh, run)):
+            await turn()
+    return found
 
 
 def step_of(run: Run, name: str) -> Step:
@@ -134,11 +158,12 @@ async def contents(mesh: SquidMesh) -> object:
         return journals, dict(tables.keys), dict(tables.definitions)
     assert isinstance(mesh._store, StoreAt)
     if isinstance(store, PostgresStore):
-        return _rows_on_a_server(mesh._store.url)
-    return _rows(Path(path_of(mesh._store.url)))
+        return rows_on_server(mesh._store.url)
+    return rows_in_file(Path(path_of(mesh._store.url)))
 
 
-def _rows(path: Path) -> dict[str, list[tuple[object, ...]]]:
+def rows_in_file(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """All that is committed to a file, by table, read on a connection of its own."""
     with closing(sqlite3.connect(path)) as connection:
         names = "select name from sqlite_master where type = 'table' order by name"
         tables: Iterable[tuple[str]] = connection.execute(names).fetchall()
@@ -148,7 +173,8 @@ def _rows(path: Path) -> dict[str, list[tuple[object, ...]]]:
         }
 
 
-def _rows_on_a_server(url: str) -> dict[str, list[tuple[object, ...]]]:
+def rows_on_server(url: str) -> dict[str, list[tuple[object, ...]]]:
+    """All that is committed to our tables in a database, read on a connection of its own."""
     with psycopg.connect(url) as connection:
         names = connection.execute(
             "select tablename from pg_tables where schemaname = 'squidmesh' order by tablename"

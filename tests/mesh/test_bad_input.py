@@ -198,22 +198,6 @@ COMMANDS = ["cancel_run", "resume_run", "approve_run", "reject_run", "replay_run
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-async def test_what_comes_with_a_later_release_says_so_and_does_nothing(
-    open_mesh: OpenMesh, command: str
-) -> None:
-    mesh = await open_mesh(Sale)
-    run = await mesh.start_run(Sale)
-    before = await contents(mesh)
-
-    with pytest.raises(InvalidOptionError) as refused:
-        await getattr(mesh, command)(run.id, **CALLS[command], preview=True)
-
-    assert refused.value.code == "not_yet"
-    assert refused.value.details["option"] == "preview"
-    assert await contents(mesh) == before
-
-
-@pytest.mark.parametrize("command", COMMANDS)
 async def test_an_idempotency_key_is_a_short_text(open_mesh: OpenMesh, command: str) -> None:
     mesh = await open_mesh(Sale)
     run = await mesh.start_run(Sale)

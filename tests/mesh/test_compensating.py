@@ -1,10 +1,12 @@
 """Undoing: what a failed run takes back, in which order, and what it says of it."""
 
-from typing import Any
+import asyncio
+from typing import Any, Literal
 
 import pytest
 
 from squidmesh import (
+    Deferred,
     Errored,
     InvalidTransitionError,
     Retry,
@@ -30,11 +32,14 @@ from tests.mesh.support import (
     attempt_statuses,
     audit_types,
     contents,
+    context_of,
     die_at,
     entries_of,
     error_of,
     event_of,
     history,
+    kill,
+    once,
     step_of,
     step_statuses,
     turn,
@@ -248,7 +253,10 @@ async def test_siblings_that_finish_late_are_undone_too_after_all_have_settled(
     assert failed.status == "failed"
 
 
-async def test_a_run_that_takes_an_error_route_undoes_nothing(open_mesh: OpenMesh) -> None:
+@pytest.mark.parametrize("marker", ["undo", "compensation"])
+async def test_a_run_that_takes_an_error_route_undoes_nothing(
+    open_mesh: OpenMesh, marker: Literal["undo", "compensation"]
+) -> None:
     undone: list[str] = []
 
     class Routed(Workflow[Order]):
@@ -257,7 +265,7 @@ async def test_a_run_that_takes_an_error_route_undoes_nothing(open_mesh: OpenMes
         a = step(lambda: None, compensate=lambda: undone.append("a"))
         b = step(refuse, output="x")
         c = log("c")
-        transitions = (path(a, b), path(c), b.on_error(c, recovery="undo"))
+        transitions = (path(a, b), path(c), b.on_error(c, recovery=marker))
 
     mesh = await open_mesh(Routed)
     run = await mesh.start_run(Routed)
@@ -266,8 +274,8 @@ async def test_a_run_that_takes_an_error_route_undoes_nothing(open_mesh: OpenMes
     done = await history(mesh, run)
     assert undone == []
     assert done.status == "completed"
-    assert audit_types(done) == ["undo_routed"]
-    assert event_of(done, "undo_routed").step == "b"
+    assert audit_types(done) == [f"{marker}_routed"]
+    assert event_of(done, f"{marker}_routed").step == "b"
 
 
 async def test_a_run_that_finds_no_route_is_undone(open_mesh: OpenMesh) -> None:
@@ -394,3 +402,272 @@ async def test_an_error_that_a_callback_reports_may_be_tried_again(
     failed = await history(mesh, run)
     assert attempt_statuses(failed, "compensate:a") == ["failed", "completed"]
     assert "compensation_failures" not in error_of(failed)["details"]
+
+
+async def test_a_callback_without_a_policy_of_its_own_has_three_attempts(
+    open_mesh: OpenMesh, clock: VirtualClock
+) -> None:
+    def undo() -> None:
+        raise ConnectionError
+
+    class Undone(Workflow[Order]):
+        name = "undone"
+        by_hand = manual()
+        a = step(lambda: None, retry=Retry(7), compensate=undo)
+        b = step(refuse, output="x")
+        transitions = path(a, b)
+
+    mesh = await open_mesh(Undone)
+    run = await mesh.start_run(Undone)
+    for _ in range(3):
+        await mesh.run_until_idle()
+        clock.advance(MINUTE)
+
+    failed = await history(mesh, run)
+    _, second, third = step_of(failed, "compensate:a").attempts
+    assert failed.status == "failed"
+    assert attempt_statuses(failed, "compensate:a") == ["failed"] * 3
+    assert second.visible_at - second.scheduled_at == SECOND
+    assert third.visible_at - third.scheduled_at == SECOND * 2
+    (listed,) = error_of(failed)["details"]["compensation_failures"]
+    assert (listed["step"], listed["code"]) == ("a", "step_exception")
+
+
+async def test_a_callback_has_a_lease_a_holder_and_a_key_of_its_own(
+    open_mesh: OpenMesh, clock: VirtualClock
+) -> None:
+    gate = Gate()
+    contexts: list[StepContext] = []
+
+    def do(context: StepContext) -> None:
+        contexts.append(context)
+
+    async def undo(context: StepContext) -> None:
+        contexts.append(context)
+        await gate.wait()
+
+    class Undone(Workflow[Order]):
+        name = "undone"
+        by_hand = manual()
+        a = step(do, compensate=undo)
+        b = step(refuse, output="x")
+        transitions = path(a, b)
+
+    mesh = await open_mesh(Undone)
+    run = await mesh.start_run(Undone)
+    async with at_work(mesh, gate):
+        (begun,) = step_of(await history(mesh, run), "compensate:a").attempts
+        for _ in range(6):
+            clock.advance(LEASE / 3)
+            for _ in range(5):
+                await turn()
+        report = await mesh.recover()
+
+    forward, back = contexts
+    failed = await history(mesh, run)
+    assert begun.status == "claimed"
+    assert begun.owner
+    assert begun.lease_until == run.started_at + LEASE
+    assert report.reclaimed == 0
+    assert attempt_statuses(failed, "compensate:a") == ["completed"]
+    assert back.idempotency_key == f"{run.id}:compensate:a"
+    assert back.idempotency_key != forward.idempotency_key
+    assert back.runnable_key == f"{run.id}:compensate:a:1"
+    assert back.fence > forward.fence
+
+
+async def test_nothing_is_undone_while_the_failing_step_may_still_be_tried_again(
+    open_mesh: OpenMesh, clock: VirtualClock
+) -> None:
+    undone: list[str] = []
+
+    def fail() -> None:
+        raise ConnectionError
+
+    class Undone(Workflow[Order]):
+        name = "undone"
+        by_hand = manual()
+        a = step(lambda: None, compensate=lambda: undone.append("a"))
+        b = step(fail, retry=Retry(2, backoff_min=MINUTE))
+        transitions = path(a, b)
+
+    mesh = await open_mesh(Undone)
+    run = await mesh.start_run(Undone)
+    await mesh.run_until_idle()
+    early, begun = await mesh.inspect_run(run.id), list(undone)
+    clock.advance(MINUTE)
+    await mesh.run_until_idle()
+
+    assert (early.status, begun) == ("retrying", [])
+    assert ((await mesh.inspect_run(run.id)).status, undone) == ("failed", ["a"])
+
+
+async def test_a_run_with_nothing_to_undo_fails_at_once(open_mesh: OpenMesh) -> None:
+    class Plain(Workflow[Order]):
+        name = "plain"
+        by_hand = manual()
+        a = log("a")
+        b = step(refuse, output="x", compensate=lambda: None)
+        transitions = path(a, b)
+
+    mesh = await open_mesh(Plain)
+    run = await mesh.start_run(Plain)
+    await mesh.run_until_idle()
+
+    failed = await history(mesh, run)
+    assert failed.status == "failed"
+    assert audit_types(failed) == []
+    assert entries_of(failed, "compensation_planned") == []
+    assert step_statuses(failed) == {"a": "completed", "b": "failed"}
+
+
+async def test_a_run_that_waits_for_a_callbacks_next_attempt_cannot_be_cancelled_either(
+    open_mesh: OpenMesh,
+) -> None:
+    def undo() -> None:
+        raise ConnectionError
+
+    class Undone(Workflow[Order]):
+        name = "undone"
+        by_hand = manual()
+        a = step(lambda: None, compensate=undo)
+        b = step(refuse, output="x")
+        transitions = path(a, b)
+
+    mesh = await open_mesh(Undone)
+    run = await mesh.start_run(Undone)
+    await mesh.run_until_idle()
+    before = await contents(mesh)
+
+    with pytest.raises(InvalidTransitionError) as refused:
+        await mesh.cancel_run(run.id)
+
+    assert refused.value.details == {"from": "compensating", "to": "cancelling"}
+    assert await contents(mesh) == before
+
+
+async def test_a_callback_may_put_itself_off_and_adds_nothing_to_the_context(
+    open_mesh: OpenMesh, clock: VirtualClock
+) -> None:
+    calls: list[int] = []
+
+    def undo(context: StepContext) -> Deferred | dict[str, int]:
+        calls.append(context.attempt)
+        return Deferred(MINUTE) if len(calls) == 1 else {"undone": 1}
+
+    class Undone(Workflow[Order]):
+        name = "undone"
+        by_hand = manual()
+        a = step(lambda: {"done": 1}, compensate=undo)
+        b = step(refuse, output="x")
+        transitions = path(a, b)
+
+    mesh = await open_mesh(Undone)
+    run = await mesh.start_run(Undone)
+    await mesh.run_until_idle()
+    early = await mesh.inspect_run(run.id)
+    clock.advance(MINUTE)
+    await mesh.run_until_idle()
+
+    failed = await history(mesh, run)
+    assert early.status == "compensating"
+    assert calls == [1, 1]
+    assert attempt_statuses(failed, "compensate:a") == ["completed"]
+    assert context_of(failed) == {"done": 1}
+    assert step_of(failed, "compensate:a").output == {"undone": 1}
+
+
+async def test_a_callback_that_cannot_be_given_what_it_asks_for_is_recorded_as_failed(
+    open_mesh: OpenMesh,
+) -> None:
+    undone: list[str] = []
+
+    def undo(output: int) -> None:
+        undone.append(str(output))
+
+    class Undone(Workflow[Order]):
+        name = "undone"
+        by_hand = manual()
+        a = step(lambda: None, compensate=lambda: undone.append("a"))
+        b = step(lambda: "not a number", output="said", compensate=undo)
+        c = step(refuse, output="x")
+        transitions = path(a, b, c)
+
+    mesh = await open_mesh(Undone)
+    run = await mesh.start_run(Undone)
+    await mesh.run_until_idle()
+
+    failed = await history(mesh, run)
+    (listed,) = error_of(failed)["details"]["compensation_failures"]
+    assert undone == ["a"]
+    assert (listed["step"], listed["code"]) == ("b", "invalid_input")
+    assert attempt_statuses(failed, "compensate:b") == ["failed"]
+    assert failed.status == "failed"
+
+
+async def test_a_sibling_that_loses_its_worker_late_holds_the_undoing_up_and_is_not_undone(
+    open_mesh: OpenMesh, clock: VirtualClock
+) -> None:
+    first, slow = Gate(), Gate()
+    undone: list[str] = []
+
+    async def fail_first() -> Errored:
+        await first.wait()
+        return Errored("no", code="declined")
+
+    class Siblings(Workflow[Order]):
+        name = "siblings"
+        by_hand = manual()
+        early = step(lambda: None, compensate=lambda: undone.append("early"))
+        lost = step(slow.wait, compensate=lambda: undone.append("lost"))
+        bad = step(fail_first, output="x", after=early)
+        join = log("join", after=(bad, lost))
+
+    mesh = await open_mesh(Siblings)
+    run = await mesh.start_run(Siblings)
+    worker = asyncio.create_task(mesh.run_until_idle())
+    await slow.entered.wait()
+    first.opened.set()
+    await once(mesh, run, lambda one: step_statuses(one)["bad"] == "failed")
+    await kill(worker)
+    await mesh.run_until_idle()
+    held_up, begun = await mesh.inspect_run(run.id), list(undone)
+    clock.advance(LEASE)
+    await mesh.run_until_idle()
+
+    failed = await history(mesh, run)
+    assert (held_up.status, begun) == ("running", [])
+    assert undone == ["early"]
+    assert failed.status == "failed"
+    assert attempt_statuses(failed, "lost") == ["lost"]
+
+
+async def test_a_step_that_was_in_flight_is_undone_with_what_it_left(open_mesh: OpenMesh) -> None:
+    gate = Gate()
+    undone: list[tuple[int, int]] = []
+
+    async def fly() -> dict[str, int]:
+        await gate.wait()
+        return {"seat": 7}
+
+    async def book() -> int:
+        await gate.wait()
+        return 8
+
+    class Siblings(Workflow[Order]):
+        name = "siblings"
+        by_hand = manual()
+        wrong = step(lambda: Errored("no"), output="x")
+        flying = step(fly, compensate=lambda seat, output: undone.append((seat, output["seat"])))
+        booked = step(
+            book, output="room", compensate=lambda room, output: undone.append((room, output))
+        )
+
+    mesh = await open_mesh(Siblings)
+    run = await mesh.start_run(Siblings)
+    async with at_work(mesh, gate):
+        while step_statuses(await history(mesh, run))["wrong"] != "failed":
+            await turn()
+
+    assert sorted(undone) == [(7, 7), (8, 8)]
+    assert "compensation_failures" not in error_of(await history(mesh, run))["details"]

@@ -1,6 +1,7 @@
 """What a host's job system delivers, what a clock starts, what recovery and telemetry tell."""
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -9,6 +10,7 @@ import attrs
 import pytest
 
 from squidmesh import (
+    Deferred,
     Errored,
     InvalidPayloadForExecutorError,
     PerformReport,
@@ -16,8 +18,10 @@ from squidmesh import (
     Runner,
     SquidMesh,
     StepContext,
+    StoreUnavailableError,
     Worker,
     Workflow,
+    compensation,
     cron,
     log,
     manual,
@@ -294,6 +298,217 @@ async def test_a_compensation_is_delivered_by_its_run_or_by_its_step(open_mesh: 
     assert undone == ["b", "a"]
     assert (third.status, third.reason) == ("skipped", "run_over")
     assert (await mesh.inspect_run(run.id)).status == "failed"
+
+
+async def announced(desk: Desk, wanted: str) -> dict[str, Json]:
+    """The payload that was enqueued for a step, as soon as it was."""
+    while True:
+        for payload, _ in desk.jobs:
+            if payload["step"] == wanted:
+                return payload
+        await turn()
+
+
+async def test_what_is_enqueued_is_a_json_object_that_says_kind_run_step_and_attempt(
+    open_mesh: OpenMesh, clock: VirtualClock
+) -> None:
+    def once(context: StepContext) -> None:
+        if context.attempt == 1:
+            raise ConnectionError
+
+    class Undone(Workflow[Order]):
+        name = "undone"
+        by_hand = manual()
+        a = step(once, retry=Retry(2, backoff_min=MINUTE), compensate=lambda: None)
+        b = step(lambda: Errored("no"), output="x")
+        transitions = path(a, b)
+
+    desk = Desk()
+    mesh = await open_mesh(Undone, executor=desk)
+    run = await mesh.start_run(Undone)
+    runner = Runner(mesh)
+    await runner.perform(await announced(desk, "a"))
+    clock.advance(MINUTE)
+    await mesh.recover()
+    retry = desk.jobs[-1][0]
+    for payload in (retry, job(run.id, "b")):
+        await runner.perform(payload)
+
+    undoing = await announced(desk, "compensate:a")
+
+    assert retry == job(run.id, attempt=2)
+    assert undoing == {
+        "kind": "compensation",
+        "run_id": run.id,
+        "step": "compensate:a",
+        "attempt": 1,
+    }
+    assert [json.loads(json.dumps(payload)) for payload, _ in desk.jobs] == [
+        payload for payload, _ in desk.jobs
+    ]
+    assert (await runner.perform(undoing)).status == "performed"
+
+
+async def test_an_attempt_that_failed_or_was_lost_is_stale_and_its_successor_is_not_due_early(
+    open_mesh: OpenMesh, clock: VirtualClock
+) -> None:
+    gate = Gate()
+
+    async def shaky(context: StepContext) -> Deferred | None:
+        if context.attempt == 1:
+            await gate.wait()
+        if context.attempt == 2:
+            raise ConnectionError
+        return Deferred(MINUTE, reason="later")
+
+    class Shaky(Workflow[Order]):
+        name = "shaky"
+        by_hand = manual()
+        a = step(shaky, retry=Retry(3, backoff_min=MINUTE))
+
+    mesh = await open_mesh(Shaky)
+    run = await mesh.start_run(Shaky)
+    perform = Runner(mesh).perform
+    await die_at(mesh, gate)
+    clock.advance(LEASE)
+    await mesh.recover()
+    reasons = [(await perform(job(run.id, attempt=1))).reason]
+    await perform(job(run.id, attempt=2))
+
+    reasons += [(await perform(job(run.id, attempt=number))).reason for number in (2, 3)]
+    clock.advance(MINUTE)
+    put_off = await perform(job(run.id, attempt=3))
+    reasons += [(await perform(job(run.id, attempt=3))).reason]
+
+    assert put_off.status == "performed"
+    assert reasons == ["stale_attempt", "stale_attempt", "not_yet_visible", "not_yet_visible"]
+
+
+async def test_a_skipped_delivery_changes_nothing_whatever_the_reason(
+    open_mesh: OpenMesh,
+) -> None:
+    gate = Gate()
+
+    async def hold() -> None:
+        await gate.wait()
+
+    class Held(Workflow[Order]):
+        name = "held"
+        by_hand = manual()
+        a = step(hold)
+        b = wait(MINUTE)
+        transitions = path(a, b)
+
+    mesh = await open_mesh(Held)
+    run, over = await mesh.start_run(Held), await mesh.start_run(Held)
+    await mesh.cancel_run(over.id)
+    perform = Runner(mesh).perform
+
+    async def skipped(payload: dict[str, Any]) -> str | None:
+        before = await contents(mesh)
+        report = await perform(payload)
+        assert report.status == "skipped"
+        assert await contents(mesh) == before
+        return report.reason
+
+    first = asyncio.create_task(perform(job(run.id)))
+    await gate.entered.wait()
+    reasons = [await skipped(job(run.id))]
+    gate.opened.set()
+    await first
+    reasons += [
+        await skipped(job(run.id)),
+        await skipped(job(run.id, "b")),
+        await skipped(job(run.id, "b", 2)),
+        await skipped(job(over.id)),
+        await skipped({"kind": "compensation", "run_id": over.id}),
+        await skipped({"kind": "compensation", "run_id": run.id, "step": "a"}),
+        await skipped({"kind": "compensation", "run_id": NOBODY}),
+    ]
+
+    assert reasons == [
+        "already_claimed",
+        "stale_attempt",
+        "not_yet_visible",
+        "not_scheduled",
+        "run_over",
+        "run_over",
+        "unknown_step",
+        "unknown_run",
+    ]
+
+
+async def test_a_compensation_in_progress_early_or_done_is_skipped_with_the_reason(
+    open_mesh: OpenMesh, clock: VirtualClock
+) -> None:
+    gate = Gate()
+
+    async def undo(context: StepContext) -> None:
+        if context.attempt == 1:
+            await gate.wait()
+            raise ConnectionError
+
+    class Undone(Workflow[Order]):
+        name = "undone"
+        by_hand = manual()
+        a = step(lambda: None, compensate=compensation(undo, Retry(2, backoff_min=MINUTE)))
+        b = step(lambda: Errored("no"), output="x")
+        transitions = path(a, b)
+
+    mesh = await open_mesh(Undone)
+    run = await mesh.start_run(Undone)
+    perform = Runner(mesh).perform
+    for name in ("a", "b"):
+        await perform(job(run.id, name))
+    undoing = {"kind": "compensation", "run_id": run.id}
+    first = asyncio.create_task(perform(undoing))
+    await gate.entered.wait()
+
+    reasons = [(await perform(undoing)).reason]
+    gate.opened.set()
+    await first
+    reasons += [(await perform(undoing)).reason]
+    reasons += [(await perform({**undoing, "step": "a", "attempt": 1})).reason]
+    clock.advance(MINUTE)
+    last = await perform({**undoing, "step": "a", "unknown": "ignored"})
+
+    assert reasons == ["already_claimed", "not_yet_visible", "stale_attempt"]
+    assert last == PerformReport(
+        status="performed", reason=None, run_id=run.id, step="compensate:a", attempt=2
+    )
+
+
+class Unreachable:
+    """A store whose line is cut for the calls that the test names, and whole for all others."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.cut: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.cut:
+            raise StoreUnavailableError("the line is cut")
+        return getattr(self._store, name)
+
+
+@pytest.mark.parametrize("call", ["load", "commit"])
+async def test_an_accident_of_the_store_raises_and_the_repeated_delivery_is_performed(
+    open_mesh: OpenMesh, clock: VirtualClock, call: str
+) -> None:
+    mesh = await open_mesh(Two)
+    run = await mesh.start_run(Two)
+    store: Any = Unreachable((await mesh.engine()).store)
+    async with SquidMesh(store=store, workflows=[Two], clock=clock) as other:
+        runner = Runner(other)
+        store.cut = {call}
+
+        with pytest.raises(StoreUnavailableError):
+            await runner.perform(job(run.id))
+        store.cut = set()
+        again = await runner.perform(job(run.id))
+
+    assert again.status == "performed"
+    assert step_statuses(await history(mesh, run))["a"] == "completed"
 
 
 @attrs.frozen(kw_only=True)

@@ -339,7 +339,10 @@ async def test_the_cause_of_a_failure_is_the_stored_one(
     assert isinstance(error, dict)
     assert (found.reason, found.status, found.step) == (reason, "failed", "a")
     assert error["code"] == code
-    assert names(found) == ["replay_run"]
+    assert [action.call for action in found.next_actions] == [
+        f'await mesh.replay_run("{run.id}")',
+        f"await mesh.replay_run(\"{run.id}\", from_step='a')",
+    ]
 
 
 async def test_poisoned_when_it_lost_its_worker_too_often(

@@ -1,12 +1,14 @@
 """Steps that come after others: no phases, and what a failure does to those beside it."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
 
-from squidmesh import Errored, Retry, Workflow, log, manual, step, wait
+from squidmesh import Deferred, Errored, Retry, Run, SquidMesh, Workflow, log, manual, step, wait
 from squidmesh.testing.clock import VirtualClock
 from tests.mesh.support import (
+    LEASE,
     MINUTE,
     SECOND,
     Gate,
@@ -17,6 +19,8 @@ from tests.mesh.support import (
     entries_of,
     error_of,
     history,
+    kill,
+    once,
     step_of,
     step_statuses,
     turn,
@@ -198,3 +202,166 @@ async def test_a_wide_join_of_hundreds_completes_once(open_mesh: OpenMesh) -> No
     assert done.status == "completed"
     assert attempt_statuses(done, "join") == ["completed"]
     assert set(step_statuses(done).values()) == {"completed"}
+
+
+def bad_has_failed(run: Run) -> bool:
+    return step_statuses(run)["bad"] == "failed"
+
+
+async def commits(mesh: SquidMesh, run: Run) -> list[list[str]]:
+    """What was written about the run together, commit by commit: entries and their steps."""
+    rows = await (await mesh.engine()).store.read(run.id)
+    return [
+        [f"{type(entry).__name__} {getattr(entry, 'step', '')}".strip() for entry in row.entries]
+        for row in rows
+    ]
+
+
+async def test_a_join_is_scheduled_in_the_commit_of_the_last_completion_that_it_waited_for(
+    open_mesh: OpenMesh, clock: VirtualClock
+) -> None:
+    class Joined(Workflow[Order]):
+        name = "joined"
+        by_hand = manual()
+        short = wait(SECOND)
+        long = wait(MINUTE)
+        join = log("join", after=(short, long))
+
+    mesh = await open_mesh(Joined)
+    run = await mesh.start_run(Joined)
+    clock.advance(SECOND)
+    await mesh.run_until_idle()
+    early = await commits(mesh, run)
+    clock.advance(MINUTE)
+    await mesh.run_until_idle()
+
+    found = await commits(mesh, run)
+    assert ["AttemptCompleted short", "RunnableApplied short"] in early
+    (last,) = [names for names in found if "AttemptCompleted long" in names]
+    assert "AttemptScheduled join" in last
+    assert sum(names.count("AttemptScheduled join") for names in found) == 1
+
+
+async def test_siblings_that_wait_are_cancelled_in_the_commit_of_the_failure_beside_one_that_runs(
+    open_mesh: OpenMesh,
+) -> None:
+    first, slow, shaken = Gate(), Gate(), Gate()
+
+    async def fail_first() -> Errored:
+        await first.wait()
+        return Errored("no", code="declined")
+
+    async def fail_and_wait() -> None:
+        shaken.entered.set()
+        raise ConnectionError
+
+    class Siblings(Workflow[Order]):
+        name = "siblings"
+        by_hand = manual()
+        bad = step(fail_first, output="x")
+        slow_one = step(slow.wait)
+        shaky = step(fail_and_wait, retry=Retry(3, backoff_min=MINUTE))
+        later = wait(MINUTE)
+        join = log("join", after=(bad, slow_one, shaky, later))
+
+    mesh = await open_mesh(Siblings)
+    run = await mesh.start_run(Siblings)
+    async with at_work(mesh, first, slow, shaken):
+        await once(mesh, run, lambda one: step_statuses(one)["shaky"] == "retrying")
+        first.opened.set()
+        doomed = await once(mesh, run, bad_has_failed)
+
+    (failure,) = [names for names in await commits(mesh, run) if "AttemptFailed bad" in names]
+    assert failure == ["AttemptFailed bad", "AttemptCancelled shaky", "AttemptCancelled later"]
+    assert doomed.status == "running"
+    assert step_statuses(doomed) == {
+        "bad": "failed",
+        "slow_one": "running",
+        "shaky": "cancelled",
+        "later": "cancelled",
+        "join": "waiting",
+    }
+    assert (await mesh.inspect_run(run.id)).status == "failed"
+
+
+async def test_behind_a_failure_nothing_begins_that_siblings_in_flight_would_lead_to(
+    open_mesh: OpenMesh,
+) -> None:
+    first, slow = Gate(), Gate()
+
+    async def fail_first() -> Errored:
+        await first.wait()
+        return Errored("no", code="declined")
+
+    async def finish() -> None:
+        await slow.wait()
+
+    async def come_back() -> Deferred:
+        await slow.wait()
+        return Deferred(timedelta(0))
+
+    async def try_again() -> None:
+        await slow.wait()
+        raise ConnectionError
+
+    class Siblings(Workflow[Order]):
+        name = "siblings"
+        by_hand = manual()
+        bad = step(fail_first, output="x")
+        done = step(finish)
+        deferred = step(come_back, output="y")
+        retried = step(try_again, retry=Retry(5))
+        behind = log("behind", after=done)
+        join = log("join", after=(bad, behind, deferred, retried))
+
+    mesh = await open_mesh(Siblings)
+    run = await mesh.start_run(Siblings)
+    async with at_work(mesh, first, slow):
+        first.opened.set()
+        await once(mesh, run, bad_has_failed)
+
+    failed = await history(mesh, run)
+    assert (failed.status, error_of(failed)["step"]) == ("failed", "bad")
+    assert step_statuses(failed) == {
+        "bad": "failed",
+        "done": "completed",
+        "deferred": "cancelled",
+        "retried": "failed",
+        "behind": "skipped",
+        "join": "skipped",
+    }
+    assert [attempt.number for attempt in failed.attempts or ()] == [1, 1, 1, 1]
+
+
+async def test_a_sibling_in_flight_that_loses_its_worker_is_not_tried_again_behind_a_failure(
+    open_mesh: OpenMesh, clock: VirtualClock
+) -> None:
+    first, slow = Gate(), Gate()
+
+    async def fail_first() -> Errored:
+        await first.wait()
+        return Errored("no", code="declined")
+
+    class Siblings(Workflow[Order]):
+        name = "siblings"
+        by_hand = manual()
+        bad = step(fail_first, output="x")
+        lost = step(slow.wait)
+        join = log("join", after=(bad, lost))
+
+    mesh = await open_mesh(Siblings)
+    run = await mesh.start_run(Siblings)
+    worker = asyncio.create_task(mesh.run_until_idle())
+    await slow.entered.wait()
+    first.opened.set()
+    doomed = await once(mesh, run, bad_has_failed)
+    await kill(worker)
+    clock.advance(LEASE)
+
+    await mesh.run_until_idle()
+
+    failed = await history(mesh, run)
+    assert (doomed.status, step_statuses(doomed)["lost"]) == ("running", "running")
+    assert (failed.status, error_of(failed)["step"]) == ("failed", "bad")
+    assert attempt_statuses(failed, "lost") == ["lost"]
+    assert failed.ended_at == run.started_at + LEASE

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from itertools import pairwise
+from typing import Final, TypeAlias
 
 import pytest
 
@@ -9,6 +10,7 @@ from squidmesh import (
     Deferred,
     Errored,
     Retry,
+    Run,
     SquidMesh,
     StepContext,
     Workflow,
@@ -16,6 +18,7 @@ from squidmesh import (
     log,
     manual,
     path,
+    pause,
     step,
     wait,
 )
@@ -32,9 +35,12 @@ from tests.mesh.support import (
     entries_of,
     entry_types,
     history,
+    step_of,
 )
 
 pytestmark = pytest.mark.anyio
+
+Fields: TypeAlias = dict[str, object]
 
 
 def moment(text: object) -> datetime:
@@ -92,35 +98,239 @@ async def test_entries_are_numbered_without_gaps_up_to_the_runs_revision_and_tim
     assert done.entries[-1].at == run.started_at + MINUTE
 
 
-async def test_an_entry_is_shown_with_all_its_fields(
+def slow(gate: Gate) -> type[Workflow[Order]]:
+    """A charge that is lost, put off, refused and made; then a pause, and a time to wait."""
+    calls: list[str] = []
+
+    async def charge(number: str) -> object:
+        calls.append(number)
+        if len(calls) == 1:
+            await gate.wait()
+        answers = {2: Deferred(MINUTE, reason="later"), 3: Errored("busy", retryable=True)}
+        return answers.get(len(calls), {"of": number})
+
+    class Slow(Workflow[Order]):
+        name = "slow"
+        version = "7"
+        by_hand = manual()
+        a = step(
+            charge,
+            output="receipt",
+            retry=Retry(2, backoff_min=SECOND),
+            queue="cards",
+            compensate=lambda: None,
+        )
+        hold = pause()
+        rest = wait(MINUTE)
+        transitions = path(a, hold, rest)
+
+    return Slow
+
+
+async def slowed(mesh: SquidMesh, clock: VirtualClock, gate: Gate) -> Run:
+    """A run of it, cancelled while it waits."""
+    run = await mesh.start_run("slow", Order(number="o7"))
+    await die_at(mesh, gate)
+    clock.advance(LEASE)
+    await mesh.run_until_idle()
+    clock.advance(MINUTE)
+    await mesh.run_until_idle()
+    clock.advance(SECOND)
+    await mesh.run_until_idle()
+    await mesh.resume_run(run.id, actor="ada")
+    await mesh.cancel_run(run.id, actor="ada")
+    return await history(mesh, run)
+
+
+async def test_every_entry_of_an_attempt_is_shown_with_the_fields_of_the_protocol(
     open_mesh: OpenMesh, clock: VirtualClock
 ) -> None:
-    mesh = await open_mesh(Two)
-    run = await mesh.start_run(Two, Order(number="o7"), idempotency_key="k")
-    await mesh.run_until_idle()
-    done = await history(mesh, run)
+    gate, start = Gate(), clock.now()
+    mesh = await open_mesh(slow(gate))
 
-    (started,) = entries_of(done, "run_started")
-    scheduled, _ = entries_of(done, "attempt_scheduled")
-    claimed, _ = entries_of(done, "attempt_claimed")
-    completed, _ = entries_of(done, "attempt_completed")
-    applied, _ = entries_of(done, "runnable_applied")
-    (ended,) = entries_of(done, "run_terminal")
+    run = await slowed(mesh, clock, gate)
 
-    assert started.data["workflow"] == "two"
-    assert started.data["trigger"] == "by_hand"
-    assert started.data["payload"] == {"number": "o7", "amount": 100}
-    assert started.data["fingerprint"] == Two.definition.fingerprint
-    assert scheduled.data["step"] == "a"
-    assert moment(scheduled.data["visible_at"]) == clock.now()
-    assert scheduled.data["queue"] == "default"
-    assert scheduled.data["runnable_key"] == f"{run.id}:a:1"
-    assert claimed.data["owner"]
-    assert claimed.data["claim_id"]
-    assert claimed.data["lease"] == 60.0
-    assert completed.data["output"] == {"id": "o7"}
-    assert applied.data["step"] == "a"
-    assert ended.data["status"] == "completed"
+    told = [entry for entry in run.entries or () if entry.thread == "dispatch"]
+    late = [start + LEASE, start + LEASE + MINUTE, start + LEASE + MINUTE + SECOND]
+    papers = [
+        {key: entry.data[key] for key in ("claim_id", "claim_token_hash")}
+        for entry in entries_of(run, "attempt_claimed")
+    ]
+    a: Fields = {"input": {"number": "o7"}}
+    rest: Fields = {"input": {}}
+    expected: list[tuple[str, str, int, datetime, Fields]] = [
+        ("attempt_scheduled", "a", 1, start, {**a, "visible_at": text(start)}),
+        ("attempt_claimed", "a", 1, start, {**papers[0], **leased(start)}),
+        (
+            "attempt_lost",
+            "a",
+            1,
+            late[0],
+            {**papers[0], "error": None, **retried(run, 2, late[0])},
+        ),
+        ("attempt_scheduled", "a", 2, late[0], {**a, "visible_at": text(late[0])}),
+        ("attempt_claimed", "a", 2, late[0], {**papers[1], **leased(late[0])}),
+        (
+            "attempt_deferred",
+            "a",
+            2,
+            late[0],
+            {**papers[1], "visible_at": text(late[1]), "reason": "later"},
+        ),
+        ("attempt_claimed", "a", 2, late[1], {**papers[2], **leased(late[1])}),
+        (
+            "attempt_failed",
+            "a",
+            2,
+            late[1],
+            {**papers[2], "error": BUSY, **retried(run, 3, late[2])},
+        ),
+        ("attempt_scheduled", "a", 3, late[1], {**a, "visible_at": text(late[2])}),
+        ("attempt_claimed", "a", 3, late[2], {**papers[3], **leased(late[2])}),
+        ("attempt_completed", "a", 3, late[2], {**papers[3], "result": {"of": "o7"}}),
+        ("attempt_scheduled", "rest", 1, late[2], {**rest, "visible_at": text(late[2] + MINUTE)}),
+        ("attempt_cancelled", "rest", 1, late[2], {"claim_id": None, "claim_token_hash": None}),
+    ]
+    assert [entry.type for entry in told] == [kind for kind, *_ in expected]
+    for entry, (_, name, number, at, more) in zip(told, expected, strict=True):
+        owner = {"owner_id": entry.data["owner_id"]} if "owner_id" in entry.data else {}
+        assert entry.data == {
+            "run_id": run.id,
+            "runnable_key": f"{run.id}:{name}:{number}",
+            "idempotency_key": f"{run.id}:{name}",
+            "at": text(at),
+            "step": name,
+            "attempt_number": number,
+            "visit": 1,
+            "queue": "cards" if name == "a" else "default",
+            **more,
+            **owner,
+        }
+    assert len({claim["claim_token_hash"] for claim in papers}) == len(papers)
+    owners = [entry.data["owner_id"] for entry in entries_of(run, "attempt_claimed")]
+    assert all(isinstance(owner, str) and owner for owner in owners)
+
+
+BUSY: Final[Fields] = {
+    "code": "step_error",
+    "message": "busy",
+    "type": None,
+    "details": {},
+    "retryable": True,
+    "step": None,
+}
+
+
+def text(at: datetime) -> str:
+    return at.isoformat(timespec="microseconds")
+
+
+def leased(at: datetime) -> Fields:
+    return {"lease": LEASE.total_seconds(), "lease_until": text(at + LEASE)}
+
+
+def retried(run: Run, number: int, at: datetime) -> Fields:
+    return {
+        "then": "retry",
+        "retry_runnable_key": f"{run.id}:a:{number}",
+        "retry_visible_at": text(at),
+    }
+
+
+async def test_every_entry_of_the_run_and_the_index_is_shown_with_the_fields_of_the_protocol(
+    open_mesh: OpenMesh, clock: VirtualClock
+) -> None:
+    gate, start = Gate(), clock.now()
+    mesh = await open_mesh(slow(gate))
+
+    run = await slowed(mesh, clock, gate)
+
+    late = start + LEASE + MINUTE + SECOND
+    nobody: Fields = {"actor": None, "comment": None, "metadata": {}, "idempotency_key": None}
+    paused = {"step": "hold", "visit": 1}
+    told = [(entry.type, entry.data) for entry in run.entries or () if entry.thread != "dispatch"]
+    expected: list[tuple[str, datetime, Fields]] = [
+        (
+            "run_started",
+            start,
+            {
+                "workflow": "slow",
+                "trigger": "by_hand",
+                "payload": {"number": "o7", "amount": 100},
+                "version": "7",
+                "fingerprint": run.fingerprint,
+                "queue": "default",
+                "priority": 0,
+                "concurrency_key": None,
+                "tags": {},
+                "schedule": None,
+                "replayed_from": None,
+                "carried": [],
+                **nobody,
+            },
+        ),
+        ("run_indexed", start, {"workflow": "slow", "queue": "default"}),
+        ("runnables_planned", start, planned(run, "a", start, number="o7")),
+        (
+            "runnable_applied",
+            late,
+            {
+                "runnable_key": f"{run.id}:a:3",
+                "idempotency_key": f"{run.id}:a",
+                "step": "a",
+                "visit": 1,
+                "result": {"of": "o7"},
+                "under": "receipt",
+                "applied_at": text(late),
+                "transition": 0,
+            },
+        ),
+        ("runnables_planned", late, planned(run, "hold", None)),
+        (
+            "manual_step_paused",
+            late,
+            {**paused, "kind": "pause", "on_ok": 1, "on_error": None, "output": None},
+        ),
+        (
+            "manual_step_resolved",
+            late,
+            {
+                **paused,
+                "action": "resumed",
+                "transition": 1,
+                "result": step_of(run, "hold").output,
+                **nobody,
+                "actor": "ada",
+            },
+        ),
+        ("runnables_planned", late, planned(run, "rest", late + MINUTE)),
+        ("cancel_requested", late, {**nobody, "actor": "ada"}),
+        ("run_terminal", late, {"status": "cancelled", "error": None}),
+    ]
+    assert told == [
+        (kind, {"run_id": run.id, "at": text(at), **more}) for kind, at, more in expected
+    ]
+
+
+def planned(run: Run, name: str, due: datetime | None, **given: str) -> Fields:
+    """A plan of one step, which is *due* if it is one for workers."""
+    runnable = {
+        "run_id": run.id,
+        "runnable_key": f"{run.id}:{name}:1" if due else None,
+        "idempotency_key": f"{run.id}:{name}",
+        "attempt_number": 1 if due else None,
+        "queue": ("cards" if name == "a" else "default") if due else None,
+        "step": name,
+        "input": given,
+        "visible_at": text(due) if due else None,
+        "recovery": {
+            "irreversible": False,
+            "compensatable": True,
+            "replay": "allowed",
+            "compensation": {"status": "available"} if name == "a" else None,
+        },
+    }
+    return {"steps": [name], "runnables": [runnable]}
 
 
 async def test_no_claim_token_can_be_read_anywhere(open_mesh: OpenMesh) -> None:
@@ -190,7 +400,7 @@ async def test_every_way_in_which_an_attempt_ends_is_an_entry_of_its_own(
         "attempt_completed",
     ]
     assert deferred.data["reason"] == "later"
-    assert deferred.data["number"] == 2
+    assert deferred.data["attempt_number"] == 2
 
 
 async def test_a_timer_is_an_attempt_whose_due_time_is_when_it_is_visible(

@@ -155,6 +155,33 @@ async def test_a_rejection_takes_the_way_on_error_and_a_marked_one_is_audited(
     assert event_of(done, "compensation_routed").actor == "ada"
 
 
+@pytest.mark.parametrize(
+    ("command", "decision"), [("approve_run", "approved"), ("reject_run", "rejected")]
+)
+async def test_a_decision_is_recorded_whole_under_the_output_and_in_the_audit(
+    open_mesh: OpenMesh, clock: VirtualClock, command: str, decision: str
+) -> None:
+    mesh = await open_mesh(Credit)
+    run = await mesh.start_run(Credit)
+    clock.advance(MINUTE)
+
+    await give(mesh, command, run.id, actor="ada", comment="seen", metadata={"ticket": "T-1"})
+
+    decided = await history(mesh, run)
+    record = {
+        "decision": decision,
+        "actor": "ada",
+        "decided_at": clock.now().isoformat(),
+        "comment": "seen",
+        "metadata": {"ticket": "T-1"},
+    }
+    event = event_of(decided, decision)
+    assert context_of(decided) == {"review": record}
+    assert step_of(decided, "review").output == record
+    assert (event.step, event.actor, event.comment) == ("review", "ada", "seen")
+    assert (event.metadata, event.at) == ({"ticket": "T-1"}, clock.now())
+
+
 async def test_a_manual_step_may_be_the_last_and_end_the_run_at_once(
     open_mesh: OpenMesh,
 ) -> None:
@@ -237,11 +264,15 @@ async def test_an_actor_is_a_non_empty_text_or_mapping(open_mesh: OpenMesh, comm
 async def test_approving_and_rejecting_need_an_actor(open_mesh: OpenMesh, command: str) -> None:
     mesh = await open_mesh(Credit)
     run = await mesh.start_run(Credit)
+    before = await contents(mesh)
 
-    with pytest.raises(InvalidReviewError):
+    with pytest.raises(InvalidReviewError) as refused:
         await give(mesh, command, run.id, actor=None)
     with pytest.raises(TypeError):
         await give(mesh, command, run.id)
+
+    assert refused.value.details["field"] == "actor"
+    assert await contents(mesh) == before
 
 
 BAD_WORDS: list[tuple[str, Any]] = [
@@ -312,12 +343,16 @@ async def test_a_run_that_is_not_paused_cannot_be_decided(
     mesh = await open_mesh(Plain)
     run = await mesh.start_run(Plain)
 
+    begun = await contents(mesh)
     with pytest.raises(NotPausedError) as pending:
         await give(mesh, command, run.id, **ACTIONS[command])
+    assert await contents(mesh) == begun
     await mesh.run_until_idle()
+    over = await contents(mesh)
     with pytest.raises(NotPausedError) as completed:
         await give(mesh, command, run.id, **ACTIONS[command])
 
+    assert await contents(mesh) == over
     assert pending.value.details["from"] == "pending"
     assert completed.value.details["from"] == "completed"
     assert completed.value.details["to"] == "running"
@@ -405,3 +440,20 @@ async def test_each_entry_of_a_command_carries_who_gave_it(open_mesh: OpenMesh) 
     shown = str(entry.data)
     assert all(word in shown for word in ("ada", "fine", "'t': 1", "'k'"))
     assert entry.data["action"] == "approved"
+
+
+@pytest.mark.parametrize("field", ["actor", "comment", "metadata"])
+@pytest.mark.parametrize("command", [*ACTIONS])
+async def test_what_is_said_with_a_command_has_a_size_that_can_be_recorded(
+    open_mesh: OpenMesh, command: str, field: str
+) -> None:
+    mesh = await open_mesh(workflow_for(command))
+    run = await mesh.start_run(workflow_for(command))
+    before = await contents(mesh)
+    large = {"a": "x" * 70_000} if field == "metadata" else "x" * 70_000
+
+    with pytest.raises(InvalidReviewError) as refused:
+        await give(mesh, command, run.id, **{**ACTIONS[command], field: large})
+
+    assert refused.value.details["field"] == field
+    assert await contents(mesh) == before

@@ -29,6 +29,7 @@ from tests.mesh.support import (
     LEASE,
     MINUTE,
     SECOND,
+    Deploy,
     Gate,
     OpenMesh,
     Order,
@@ -411,19 +412,27 @@ async def test_an_error_that_no_error_route_fits_fails_the_run_with_the_step_fai
     assert error_of(step_of(failed, "ask"))["code"] == "declined"
 
 
-async def test_deferrals_use_up_no_attempt_and_the_thousand_and_first_is_too_much() -> None:
+async def test_deferrals_use_up_no_attempt_and_the_thousand_and_first_is_too_much(
+    deploy: Deploy, clock: VirtualClock
+) -> None:
     calls: list[int] = []
 
-    def later(context: StepContext) -> Deferred:
+    async def later(context: StepContext) -> Deferred:
         calls.append(context.attempt)
-        return Deferred(timedelta(0))
+        return Deferred(MINUTE if len(calls) == 500 else timedelta(0))
 
-    # Two thousand commits: a rule of the core's that needs no disk to be seen.
-    definition = only(later, output="x")
-    async with SquidMesh.open("memory://", workflows=[definition], clock=VirtualClock()) as mesh:
-        failed = await finished(mesh)
+    # In two processes, so that what is counted is what is stored.
+    definition = only(later, output="x", retry=Retry(5))
+    async with deploy(definition) as first:
+        half_way = await finished(first)
+    clock.advance(MINUTE)
+    async with deploy(definition) as second:
+        await second.run_until_idle()
+        failed = await history(second, half_way)
 
+    assert half_way.status == "running"
     assert error_of(failed)["code"] == "deferred_too_often"
+    assert error_of(failed)["retryable"] is False
     assert calls == [1] * 1_001
     assert attempt_statuses(failed, "one") == ["failed"]
 

@@ -1,6 +1,7 @@
 """What a run may be started with: every kind of field, and every way in which one can be wrong."""
 
 import enum
+import json
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -62,6 +63,9 @@ class Everything:
     address: Address
 
 
+NOON = datetime(2026, 2, 28, 12, 0, 0, 123456, tzinfo=UTC)
+KEY = UUID("0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b")
+
 GIVEN = Everything(
     text="näh ✓",
     whole=-(2**53),
@@ -71,8 +75,8 @@ GIVEN = Everything(
     names=["a", "b"],
     prices={"eur": Decimal("1.10")},
     day=date(2026, 2, 28),
-    moment=datetime(2026, 2, 28, 12, 0, 0, 123456, tzinfo=UTC),
-    key=UUID("0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b"),
+    moment=NOON,
+    key=KEY,
     price=Decimal("10.00"),
     colour=Colour.BLUE,
     size="m",
@@ -107,6 +111,78 @@ async def test_every_kind_of_field_goes_in_and_comes_out_as_it_was(open_mesh: Op
     assert done.payload["price"] == "10.00"
     assert done.payload["lines"] == [{"sku": "x", "count": 2}, {"sku": "y", "count": 1}]
     assert context_of(done)["seen"] == "2026-02-28T12:00:00.123456+00:00 10.00 BLUE 1 7"
+
+
+KINDS: list[tuple[Any, Any, str, Any]] = [
+    (
+        str,
+        "n\u00e4h \u2713 \U0001f991",
+        '"n\u00e4h \u2713 \U0001f991"',
+        "n\u00e4h \u2713 \U0001f991",
+    ),
+    (str, "", '""', ""),
+    (int, 2**63 - 1, "9223372036854775807", 2**63 - 1),
+    (int, -(2**63), "-9223372036854775808", -(2**63)),
+    (float, 0.1, "0.1", 0.1),
+    (float, 3, "3.0", 3.0),
+    (float, 5e-324, "5e-324", 5e-324),
+    (bool, True, "true", True),
+    (type(None), None, "null", None),
+    (list, [1, [2.0, "x"], {}], '[1, [2.0, "x"], {}]', [1, [2.0, "x"], {}]),
+    (list[float], [1, 2.5], "[1.0, 2.5]", [1.0, 2.5]),
+    (dict, {"z": 1, "a": {"b": None}}, '{"z": 1, "a": {"b": null}}', {"z": 1, "a": {"b": None}}),
+    (dict[str, Decimal], {"e": Decimal("1.10")}, '{"e": "1.10"}', {"e": Decimal("1.10")}),
+    (date, date(2026, 2, 28), '"2026-02-28"', date(2026, 2, 28)),
+    (date, "2026-02-28", '"2026-02-28"', date(2026, 2, 28)),
+    (datetime, NOON, '"2026-02-28T12:00:00.123456+00:00"', NOON),
+    (datetime, "2026-02-28T14:00:00.123456+02:00", '"2026-02-28T14:00:00.123456+02:00"', NOON),
+    (UUID, KEY, '"0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b"', KEY),
+    (UUID, str(KEY).upper(), '"0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b"', KEY),
+    (Decimal, Decimal("10.00"), '"10.00"', Decimal("10.00")),
+    (Decimal, "1E+3", '"1E+3"', Decimal("1E+3")),
+    (Colour, Colour.BLUE, '"blue"', Colour.BLUE),
+    (Colour, "red", '"red"', Colour.RED),
+    (Literal["s", 1], 1, "1", 1),
+    (str | None, "x", '"x"', "x"),
+    (str | None, None, "null", None),
+    (Line, Line("x", 2), '{"sku": "x", "count": 2}', Line("x", 2)),
+    (Line, {"sku": "x"}, '{"sku": "x", "count": 1}', Line("x")),
+    (Address, Address("Rua"), '{"street": "Rua", "number": null}', Address("Rua")),
+    (Address, {"number": 7, "street": "R"}, '{"street": "R", "number": 7}', Address("R", 7)),
+    (list[Line], [Line("x")], '[{"sku": "x", "count": 1}]', [Line("x")]),
+]
+
+
+@pytest.mark.parametrize(("kind", "given", "text", "value"), KINDS, ids=range(len(KINDS)))
+async def test_a_value_of_each_kind_is_kept_byte_for_byte_and_reaches_the_body_as_what_it_is(
+    open_mesh: OpenMesh, kind: Any, given: Any, text: str, value: Any
+) -> None:
+    seen: list[Any] = []
+
+    def receive(it: Any) -> None:
+        seen.append(it)
+
+    receive.__annotations__["it"] = kind
+    contract: Any = attrs.make_class("Contract", {"it": attrs.field(type=kind)})
+
+    class Taking(Workflow[contract]):
+        name = "taking"
+        by_hand = manual()
+        take = step(receive)
+        transitions = path(take)
+
+    mesh = await open_mesh(Taking)
+    run = await mesh.start_run(Taking, {"it": given})
+    await mesh.run_until_idle()
+
+    kept = await mesh.inspect_run(run.id)
+    assert as_text(kept.payload) == as_text(run.payload) == f'{{"it": {text}}}'
+    assert kept.payload_as(contract) == contract(value)
+    assert [(type(one), one) for one in seen] == [(type(value), value)]
+
+
+def as_text(payload: object) -> str:
+    return json.dumps(payload, ensure_ascii=False)
 
 
 @dataclass
@@ -197,6 +273,24 @@ WRONG: list[tuple[str, Any]] = [
     ("note", 5),
     ("lines", [{"sku": "x", "cuont": 1}]),
     ("address", {"number": 1}),
+    ("text", None),
+    ("whole", 1.0),
+    ("real", True),
+    ("flag", "true"),
+    ("nothing", ""),
+    ("names", {"0": "a"}),
+    ("prices", ["1.10"]),
+    ("prices", {"eur": 1.1}),
+    ("day", "2026-02-28T00:00:00"),
+    ("moment", "2026-02-28"),
+    ("key", 7),
+    ("price", 10.5),
+    ("colour", "BLUE"),
+    ("size", None),
+    ("lines", {"sku": "x"}),
+    ("lines", ["x"]),
+    ("address", "Rua Nova"),
+    ("address", None),
 ]
 
 
@@ -211,7 +305,40 @@ async def test_a_value_of_the_wrong_type_is_refused_and_leaves_no_trace(
     with pytest.raises(InvalidPayloadError) as refused:
         await mesh.start_run(Whole, {**good, name: value})
 
-    assert name in str(refused.value)
+    details: Any = refused.value.details
+    found = [*details["missing"], *details["unknown"], *details["invalid"]]
+    assert [place.partition(".")[0] for place in found] == [name]
+    assert await contents(mesh) == before
+
+
+class Floor(enum.IntEnum):
+    GROUND = 0
+    FIRST = 1
+
+
+@pytest.mark.parametrize("kind", [Literal[0, 1], Floor])
+@pytest.mark.parametrize("value", [True, 1.0, "1", 2, None])
+async def test_what_only_looks_like_one_of_the_listed_values_is_refused(
+    open_mesh: OpenMesh, kind: Any, value: object
+) -> None:
+    contract: Any = attrs.make_class("Contract", {"it": attrs.field(type=kind)})
+
+    class Listed(Workflow[contract]):
+        name = "listed"
+        by_hand = manual()
+        only = log("only")
+        transitions = path(only)
+
+    mesh = await open_mesh(Listed)
+    taken = await mesh.start_run(Listed, {"it": 1})
+    before = await contents(mesh)
+
+    with pytest.raises(InvalidPayloadError) as refused:
+        await mesh.start_run(Listed, {"it": value})
+
+    invalid: Any = refused.value.details["invalid"]
+    assert taken.payload == {"it": 1}
+    assert list(invalid) == ["it"]
     assert await contents(mesh) == before
 
 
@@ -292,7 +419,9 @@ async def test_odd_but_exact_values_come_back_as_they_went_in(
 
     run = await mesh.start_run(Open, {"anything": value})
 
-    assert (await mesh.inspect_run(run.id)).payload == {"anything": value}
+    kept = (await mesh.inspect_run(run.id)).payload
+    assert kept == {"anything": value}
+    assert as_text(kept) == as_text({"anything": value})
 
 
 async def test_a_payload_over_the_limit_is_refused_and_leaves_no_trace(
@@ -347,6 +476,25 @@ async def test_each_trigger_may_have_a_payload_of_its_own(open_mesh: OpenMesh) -
     assert (first.trigger, first.payload["limit"]) == ("first", 2.0)
     assert (second.trigger, second.payload) == ("second", {"account": "b"})
     assert refused.value.details["unknown"] == ["limit"]
+
+
+async def test_a_workflow_without_a_payload_class_takes_no_field(open_mesh: OpenMesh) -> None:
+    class Bare(Workflow[None]):
+        name = "bare"
+        by_hand = manual()
+        only = log("only")
+        transitions = path(only)
+
+    mesh = await open_mesh(Bare)
+    started = [await mesh.start_run(Bare), await mesh.start_run(Bare, {})]
+    before = await contents(mesh)
+
+    with pytest.raises(InvalidPayloadError) as refused:
+        await mesh.start_run(Bare, {"account": "a"})
+
+    assert [run.payload for run in started] == [{}, {}]
+    assert refused.value.details == {"missing": [], "unknown": ["account"], "invalid": {}}
+    assert await contents(mesh) == before
 
 
 async def test_an_aware_moment_keeps_its_offset(open_mesh: OpenMesh) -> None:

@@ -241,6 +241,7 @@ FIELDS: dict[str, str] = {
     "NextAction": "name call",
     "RunGraph": "nodes edges",
     "RunPage": "runs next_cursor",
+    "Preview": "entries reruns effects",
     "RecoveryReport": "emitted reclaimed converged",
     "PerformReport": "status reason run_id step attempt",
 }

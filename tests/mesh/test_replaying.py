@@ -1,5 +1,6 @@
 """Replaying: a new run from an old one, unless that would repeat what cannot be undone."""
 
+from itertools import chain, repeat
 from typing import Any
 
 import pytest
@@ -7,31 +8,42 @@ import pytest
 from squidmesh import (
     Errored,
     IdempotencyConflictError,
+    IncompatibleDefinitionError,
     InvalidOptionError,
     InvalidPayloadError,
+    Retry,
     SquidMesh,
+    StoreConflictError,
     UnknownWorkflowError,
     UnsafeReplayError,
     Workflow,
+    compensation,
     log,
     manual,
     path,
     pause,
     step,
 )
+from squidmesh.domain.evolution import rebuild
 from squidmesh.testing.clock import VirtualClock
+from squidmesh.testing.ids import SequentialIds
 from tests.mesh.support import (
     MINUTE,
+    Deploy,
+    Gate,
     OpenMesh,
     Order,
+    at_work,
     audit_types,
     contents,
     context_of,
     entries_of,
+    error_of,
     event_of,
     history,
     step_of,
     step_statuses,
+    turn,
 )
 
 pytestmark = pytest.mark.anyio
@@ -203,6 +215,113 @@ async def test_the_stored_policy_counts_and_not_todays(url: str) -> None:
     assert new.fingerprint == After.definition.fingerprint
 
 
+async def test_a_policy_that_only_today_has_does_not_stand_in_the_way(deploy: Deploy) -> None:
+    class Before(Workflow[Order]):
+        name = "policy"
+        by_hand = manual()
+        pay = step(lambda: None)
+
+    class After(Workflow[Order]):
+        name = "policy"
+        by_hand = manual()
+        pay = step(lambda: None, irreversible=True)
+
+    async with deploy(Before) as first:
+        source = await first.start_run("policy")
+        await first.run_until_idle()
+    async with deploy(After) as second:
+        new = await second.replay_run(source.id)
+        await second.run_until_idle()
+
+        with pytest.raises(UnsafeReplayError):
+            await second.replay_run(new.id)
+
+
+async def test_a_replay_follows_the_definition_of_today_and_its_source_the_one_it_carries(
+    deploy: Deploy,
+) -> None:
+    class Before(Workflow[Order]):
+        name = "growing"
+        version = "1"
+        by_hand = manual()
+        hold = pause()
+        tell = step(lambda number: f"told {number}", output="told")
+        transitions = path(hold, tell)
+
+    class After(Workflow[Order]):
+        name = "growing"
+        version = "2"
+        by_hand = manual()
+        hold = pause()
+        tell = step(lambda number: f"told {number}", output="told")
+        thank = step(lambda number: f"thanked {number}", output="thanks")
+        transitions = path(hold, tell, thank)
+
+    async with deploy(Before) as first:
+        source = await first.start_run("growing", Order(number="o9"))
+    async with deploy(After) as second:
+        new = await second.replay_run(source.id)
+        for run in (source, new):
+            await second.resume_run(run.id)
+        await second.run_until_idle()
+        old, today = await history(second, source), await history(second, new)
+
+    assert (old.version, today.version) == ("1", "2")
+    assert today.fingerprint == After.definition.fingerprint != old.fingerprint
+    assert context_of(old)["told"] == context_of(today)["told"] == "told o9"
+    assert [list(step_statuses(run)) for run in (old, today)] == [
+        ["hold", "tell"],
+        ["hold", "tell", "thank"],
+    ]
+    assert context_of(today)["thanks"] == "thanked o9"
+
+
+class TwoIds(SequentialIds):
+    """Gives the first run an id of its own, and all others one that they share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._first, self._second = super().run_id(), super().run_id()
+        self._given = chain([self._first], repeat(self._second))
+
+    def run_id(self) -> str:
+        return next(self._given)
+
+
+async def test_where_the_new_run_cannot_start_the_source_is_not_said_to_be_replayed(
+    open_mesh: OpenMesh,
+) -> None:
+    mesh = await open_mesh(Plain, ids=TwoIds())
+    source, _ = await mesh.start_run(Plain), await mesh.start_run(Plain)
+    before = await contents(mesh)
+
+    with pytest.raises(StoreConflictError):
+        await mesh.replay_run(source.id, idempotency_key="once")
+
+    assert await contents(mesh) == before
+
+
+async def test_a_replay_raises_the_revision_of_its_source_by_one_entry_and_nothing_else(
+    open_mesh: OpenMesh, clock: VirtualClock
+) -> None:
+    mesh = await open_mesh(Plain)
+    source = await mesh.start_run(Plain)
+    await mesh.run_until_idle()
+    before = await history(mesh, source)
+    clock.advance(MINUTE)
+
+    new = await mesh.replay_run(source.id)
+
+    after = await history(mesh, source)
+    (replayed,) = entries_of(after, "run_replayed")
+    (started,) = entries_of(await history(mesh, new), "run_started")
+    assert after.entries is not None
+    assert after.entries[:-1] == before.entries
+    assert after.entries[-1] == replayed
+    assert replayed.at == started.at == clock.now()
+    assert after.steps == before.steps
+
+
 async def test_from_a_step_on_the_outputs_before_it_are_carried_over(open_mesh: OpenMesh) -> None:
     mesh = await open_mesh(Plain)
     source = await mesh.start_run(Plain, Order(number="o9"))
@@ -240,25 +359,25 @@ async def test_steps_carried_over_are_not_undone_when_the_replay_fails(
     open_mesh: OpenMesh,
 ) -> None:
     undone: list[str] = []
+    outcomes = [None, Errored("no")]
 
     class Undoable(Workflow[Order]):
         name = "undoable"
         by_hand = manual()
         a = step(lambda: None, compensate=lambda: undone.append("a"))
         b = step(lambda: None, compensate=lambda: undone.append("b"))
-        c = step(lambda: Errored("no"), output="x")
+        c = step(lambda: outcomes.pop(0), output="x")
         transitions = path(a, b, c)
 
     mesh = await open_mesh(Undoable)
     source = await mesh.start_run(Undoable)
     await mesh.run_until_idle()
-    first = list(undone)
-    undone.clear()
 
-    await mesh.replay_run(source.id, from_step="b")
+    new = await mesh.replay_run(source.id, from_step="b")
     await mesh.run_until_idle()
 
-    assert first == ["b", "a"]
+    assert (await mesh.inspect_run(source.id)).status == "completed"
+    assert (await mesh.inspect_run(new.id)).status == "failed"
     assert undone == ["b"]
 
 
@@ -380,3 +499,162 @@ async def test_a_replay_can_be_replayed(open_mesh: OpenMesh) -> None:
     done = await mesh.inspect_run(third.id)
     assert third.replayed_from == second.id
     assert context_of(done)["told"] == "asked o9"
+
+
+class Booking(Workflow[Order]):
+    """Two steps that can be undone, one between them, and an end that never succeeds."""
+
+    name = "booking"
+    by_hand = manual()
+    look = step(lambda: {"seen": True})
+    reserve = step(lambda: {"seat": 7}, compensate=lambda: None)
+    note = log("noted")
+    charge = step(lambda: {"paid": 3}, compensate=lambda: None)
+    send = step(lambda: Errored("no", code="down"), output="x")
+    transitions = path(look, reserve, note, charge, send)
+
+
+async def replays_offered(mesh: SquidMesh, run_id: str) -> list[str]:
+    found = await mesh.explain_run(run_id)
+    return [action.call for action in found.next_actions if action.name == "replay_run"]
+
+
+async def test_a_preview_names_what_was_undone_and_would_be_built_upon(
+    open_mesh: OpenMesh,
+) -> None:
+    mesh = await open_mesh(Booking)
+    source = await mesh.start_run(Booking)
+    await mesh.run_until_idle()
+
+    shown = [
+        await mesh.replay_run(source.id, from_step=place, preview=True)
+        for place in ("send", "charge", "reserve")
+    ]
+    new = await mesh.replay_run(source.id, from_step="send")
+
+    assert [each.undone for each in shown] == [("reserve", "charge"), ("reserve",), ()]
+    assert new.context == {"seen": True, "seat": 7, "paid": 3}
+
+
+async def test_a_failed_run_says_where_it_can_be_taken_up(open_mesh: OpenMesh) -> None:
+    mesh = await open_mesh(Booking, Risky)
+    undone = await mesh.start_run(Booking)
+    kept = await mesh.start_run(Risky)
+    await mesh.run_until_idle()
+
+    offered = [await replays_offered(mesh, run.id) for run in (undone, kept)]
+
+    assert offered == [
+        [
+            f'await mesh.replay_run("{undone.id}")',
+            f"await mesh.replay_run(\"{undone.id}\", from_step='reserve')",
+        ],
+        [f"await mesh.replay_run(\"{kept.id}\", from_step='never')"],
+    ]
+    resumed = await mesh.replay_run(kept.id, from_step="never")
+    assert step_statuses(await history(mesh, resumed))["pay"] == "completed"
+
+
+async def test_a_step_that_could_not_be_undone_is_carried_over(open_mesh: OpenMesh) -> None:
+    class Stuck(Workflow[Order]):
+        name = "stuck"
+        by_hand = manual()
+        reserve = step(
+            lambda: {"seat": 7},
+            compensate=compensation(lambda: Errored("closed"), Retry(1)),
+        )
+        send = step(lambda: Errored("no", code="down"), output="x")
+        transitions = path(reserve, send)
+
+    mesh = await open_mesh(Stuck)
+    source = await mesh.start_run(Stuck)
+    await mesh.run_until_idle()
+
+    new = await mesh.replay_run(source.id, from_step="send")
+
+    assert new.context == {"seat": 7}
+    assert step_statuses(await history(mesh, new)) == {"reserve": "completed", "send": "scheduled"}
+
+
+async def test_where_today_leads_back_to_what_was_done_the_definition_does_not_fit(
+    open_mesh: OpenMesh,
+) -> None:
+    class Before(Workflow[Order]):
+        name = "turned"
+        by_hand = manual()
+        a = step(lambda: {"a": 1})
+        b = step(lambda: {"b": 2})
+        c = step(lambda: {"c": 3})
+        transitions = path(a, b, c)
+
+    class After(Workflow[Order]):
+        name = "turned"
+        by_hand = manual()
+        b = step(lambda: {"b": 2})
+        a = step(lambda: {"a": 1})
+        transitions = path(b, a)
+
+    first = await open_mesh(Before)
+    source = await first.start_run(Before)
+    await first.run_until_idle()
+    before = await contents(first)
+    async with SquidMesh(store=(await first.engine()).store, workflows=[After]) as second:
+        for preview in (True, False):
+            with pytest.raises(IncompatibleDefinitionError) as refused:
+                await second.replay_run(source.id, from_step="b", preview=preview)
+
+            assert refused.value.code == "incompatible_definition"
+            assert refused.value.details["workflow"] == "turned"
+            assert refused.value.details["run_id"] == source.id
+            assert "a came before b" in str(refused.value)
+        with pytest.raises(InvalidOptionError):
+            await second.replay_run(source.id, from_step="c")
+        assert await contents(first) == before
+
+        new = await second.replay_run(source.id, from_step="a")
+
+    assert new.fingerprint == After.definition.fingerprint
+
+
+async def test_what_a_run_failed_with_is_kept_though_it_ends_as_cancelled(
+    open_mesh: OpenMesh,
+) -> None:
+    gate = Gate()
+
+    async def hold() -> None:
+        await gate.wait()
+
+    class Doomed(Workflow[Order]):
+        name = "doomed"
+        by_hand = manual()
+        done = step(lambda: None, compensate=lambda: None)
+        held = step(hold)
+        refuse = step(lambda: Errored("no", code="down"), output="x", after=done)
+
+    mesh = await open_mesh(Doomed)
+    run = await mesh.start_run(Doomed)
+    async with at_work(mesh, gate):
+        while (await mesh.inspect_run(run.id)).error is None:
+            await turn()
+        await mesh.cancel_run(run.id)
+
+    ended = await history(mesh, run)
+    (terminal,) = entries_of(ended, "run_terminal")
+    assert ended.status == "cancelled"
+    assert (error_of(ended)["code"], error_of(ended)["step"]) == ("down", "refuse")
+    assert terminal.data["error"] == error_of(ended)
+    (listed,) = (await mesh.list_runs()).runs
+    assert listed.error == ended.error
+    assert step_statuses(ended) == {"done": "completed", "held": "completed", "refuse": "failed"}
+    await check_rebuilt(mesh, run.id)
+
+
+async def check_rebuilt(mesh: SquidMesh, run_id: str) -> None:
+    """The stored state is the one that the run's journal leads to."""
+    store = (await mesh.engine()).store
+    rows = await store.read(run_id)
+    facts = [fact for row in rows for fact in row.entries]
+
+    loaded = await store.load([run_id])
+
+    assert loaded.states[run_id] == rebuild(run_id, facts)

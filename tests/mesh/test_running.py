@@ -278,6 +278,30 @@ async def test_steps_that_a_finished_run_never_reached_are_skipped(open_mesh: Op
     assert step_of(done, "page").input is None
 
 
+async def test_a_step_that_was_passed_by_is_waiting_and_only_behind_the_end_skipped(
+    open_mesh: OpenMesh,
+) -> None:
+    class Fork(Workflow[Order]):
+        name = "fork"
+        by_hand = manual()
+        charge = step(charge, output="receipt")
+        page = log("paged")
+        hold = pause()
+        transitions = (path(charge, hold), charge.on_error(page), path(page))
+
+    mesh = await open_mesh(Fork)
+    run = await mesh.start_run(Fork)
+    await mesh.run_until_idle()
+    passed_by = await history(mesh, run)
+
+    await mesh.resume_run(run.id)
+
+    over = await history(mesh, run)
+    assert (passed_by.status, over.status) == ("paused", "completed")
+    assert step_statuses(passed_by) == {"charge": "completed", "page": "waiting", "hold": "paused"}
+    assert step_statuses(over) == {"charge": "completed", "page": "skipped", "hold": "completed"}
+
+
 async def test_a_failed_run_says_what_it_failed_with_and_where(open_mesh: OpenMesh) -> None:
     def do_refuse() -> object:
         return Errored("card declined", code="declined", details={"network": "visa"})

@@ -2,26 +2,44 @@
 
 import asyncio
 import itertools
+import sqlite3
 import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 import attrs
+import psycopg
 import pytest
 
 from squidmesh import (
+    Errored,
     IdempotencyConflictError,
     InvalidOptionError,
     InvalidPayloadError,
     RunExistsError,
     Workflow,
     WorkflowDefinition,
+    approval,
     log,
     manual,
     path,
     pause,
     step,
+    wait,
 )
+from squidmesh.opening import path_of
 from squidmesh.testing.clock import VirtualClock
-from tests.mesh.support import MINUTE, OpenMesh, Order, contents, entry_types, history
+from tests.mesh.support import (
+    MINUTE,
+    Deploy,
+    OpenMesh,
+    Order,
+    attempt_statuses,
+    contents,
+    entry_types,
+    history,
+    step_statuses,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -61,6 +79,95 @@ async def test_a_start_writes_the_run_its_first_attempts_and_its_index_together(
         "attempt_scheduled",
     ]
     assert run.revision == len(entry_types(run))
+    assert attempt_statuses(run, "only") == ["scheduled"]
+    assert [listed.id for listed in (await mesh.list_runs()).runs] == [run.id]
+    (commit,) = await (await mesh.engine()).store.read(run.id)
+    assert (commit.revision, len(commit.entries)) == (run.revision, 4)
+
+
+async def test_a_start_with_several_first_steps_schedules_all_of_them_in_its_commit(
+    open_mesh: OpenMesh,
+) -> None:
+    class Roots(Workflow[Dated]):
+        name = "roots"
+        by_hand = manual()
+        one = log("one")
+        two = wait(MINUTE)
+        both = log("both", after=(one, two))
+
+    mesh = await open_mesh(Roots)
+
+    run = await history(mesh, await mesh.start_run(Roots))
+
+    (commit,) = await (await mesh.engine()).store.read(run.id)
+    assert entry_types(run)[2:] == ["runnables_planned", *["attempt_scheduled"] * 2]
+    assert commit.revision == run.revision
+    assert step_statuses(run) == {"one": "scheduled", "two": "scheduled", "both": "waiting"}
+
+
+RAISE = "'begin raise exception using errcode = ''23514''; end'"
+
+
+@contextmanager
+def refusing(url: str, table: str) -> Iterator[None]:
+    """Inside, the database at *url* takes no row into this table."""
+    if url.startswith("sqlite"):
+        with closing(sqlite3.connect(path_of(url))) as file:
+            abort = "begin select raise(abort, 'no'); end"
+            file.execute(f"create trigger no before insert on squidmesh_{table} {abort}")
+            yield
+            file.execute("drop trigger no")
+        return
+    with psycopg.connect(url, autocommit=True) as server:
+        server.execute("create function no() returns trigger language plpgsql as " + RAISE)
+        server.execute(
+            f"create trigger no before insert on squidmesh.{table} execute function no()".encode()
+        )
+        try:
+            yield
+        finally:
+            server.execute("drop function no() cascade")
+
+
+REFUSALS = [
+    *itertools.product(["runs", "step_runs", "entries"], [None, "k"]),
+    ("idempotency_keys", "k"),
+]
+
+
+@pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
+@pytest.mark.parametrize(("table", "key"), REFUSALS)
+async def test_a_start_that_one_table_refuses_is_in_none_of_them(
+    open_mesh: OpenMesh, url: str, table: str, key: str | None
+) -> None:
+    mesh = await open_mesh(Sale)
+    earlier = await mesh.start_run(Sale)
+    before = await contents(mesh)
+
+    refusals = (sqlite3.IntegrityError, psycopg.IntegrityError)
+    with refusing(url, table), pytest.raises(refusals):
+        await mesh.start_run(Sale, {"number": "o1"}, idempotency_key=key)
+
+    after = await contents(mesh)
+    again = await mesh.start_run(Sale, {"number": "o2"}, idempotency_key=key)
+    assert after == before
+    assert {run.id for run in (await mesh.list_runs()).runs} == {earlier.id, again.id}
+
+
+async def test_a_start_that_is_refused_for_its_id_does_not_use_up_its_key(
+    open_mesh: OpenMesh,
+) -> None:
+    mesh = await open_mesh(Sale)
+    taken = await mesh.start_run(Sale)
+    before = await contents(mesh)
+
+    with pytest.raises(RunExistsError):
+        await mesh.start_run(Sale, {"number": "o1"}, run_id=taken.id, idempotency_key="k")
+    after = await contents(mesh)
+    run = await mesh.start_run(Sale, {"number": "o2"}, idempotency_key="k")
+
+    assert after == before
+    assert run.id != taken.id
 
 
 async def test_a_workflow_can_be_named_given_as_a_class_or_as_its_definition(
@@ -113,6 +220,68 @@ async def test_the_same_key_and_payload_return_the_run_whatever_has_happened_sin
     assert again.status == "completed"
     assert again.payload == run.payload
     assert await contents(mesh) == before
+
+
+COMMAND_FOR = {"cancelled": "cancel_run", "failed": "reject_run", "completed": "approve_run"}
+
+
+@pytest.mark.parametrize("status", ["paused", *COMMAND_FOR])
+async def test_a_key_finds_its_run_in_every_status_and_also_when_it_was_replayed(
+    open_mesh: OpenMesh, status: str
+) -> None:
+    class Deciding(Workflow[Dated]):
+        name = "deciding"
+        by_hand = manual()
+        hold = approval()
+        fail = step(lambda: Errored("no"))
+        transitions = (path(hold), hold.on_error(fail), path(fail))
+
+    mesh = await open_mesh(Deciding)
+    run = await mesh.start_run(Deciding, idempotency_key="k")
+    if status != "paused":
+        await getattr(mesh, COMMAND_FOR[status])(run.id, actor="ada")
+    await mesh.run_until_idle()
+    await mesh.replay_run(run.id)
+    before = await contents(mesh)
+
+    again = await mesh.start_run(Deciding, idempotency_key="k")
+
+    assert (again.id, again.status) == (run.id, status)
+    assert await contents(mesh) == before
+
+
+async def test_a_key_finds_its_run_though_the_workflow_was_changed_since(deploy: Deploy) -> None:
+    class Resale(Workflow[Dated]):
+        name = "sale"
+        by_hand = manual()
+        first = log("first")
+        only = log("sold")
+        transitions = path(first, only)
+
+    async with deploy(Sale) as before:
+        run = await before.start_run(Sale, {"number": "o1"}, idempotency_key="k")
+    async with deploy(Resale) as mesh:
+        again = await mesh.start_run(Resale, {"number": "o1"}, idempotency_key="k")
+        fresh = await mesh.start_run(Resale, {"number": "o1"}, idempotency_key="l")
+
+    assert (again.id, again.fingerprint) == (run.id, run.fingerprint)
+    assert (fresh.id == run.id, fresh.fingerprint == run.fingerprint) == (False, False)
+
+
+async def test_of_starts_with_one_key_in_two_meshes_at_once_one_run_comes(
+    deploy: Deploy,
+) -> None:
+    async with deploy(Sale) as one, deploy(Sale) as other:
+        runs = await asyncio.gather(
+            *(
+                mesh.start_run(Sale, {"number": "o1"}, idempotency_key="k")
+                for mesh in (one, other) * 10
+            )
+        )
+        listed = (await one.list_runs()).runs
+
+    assert {run.id for run in runs} == {run.id for run in listed}
+    assert len(listed) == 1
 
 
 async def test_the_key_is_looked_up_before_the_run_id(open_mesh: OpenMesh) -> None:

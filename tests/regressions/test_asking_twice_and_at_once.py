@@ -116,7 +116,7 @@ async def test_a_claim_does_not_walk_through_a_backlog_in_which_every_priority_i
     request = ClaimRequest(
         owner="counted",
         queues=("default",),
-        definitions=await engine.registry.runnable(),
+        definitions=tuple(await engine.registry.runnable()),
         tickets=(ClaimTicket(claim_id="one", token_hash="one"),),
         lease=timedelta(minutes=1),
     )

@@ -57,7 +57,7 @@ async def claim_and_vanish(mesh: SquidMesh, lease: timedelta = MINUTE) -> None:
         ClaimRequest(
             owner="nobody",
             queues=None,
-            definitions=await engine.registry.runnable(),
+            definitions=tuple(await engine.registry.runnable()),
             tickets=(ClaimTicket(claim_id="lost", token_hash="lost"),),
             lease=lease,
         )

@@ -89,14 +89,22 @@ async def test_a_step_whose_function_is_gone_waits_for_somebody_who_has_it(
     )
 
 
-async def test_a_compensation_that_is_gone_keeps_its_runs_waiting(composed: OpenMesh) -> None:
+async def test_a_compensation_that_is_gone_waits_for_somebody_who_has_it(
+    composed: OpenMesh,
+) -> None:
     first, second = step(old, compensate=compensation(last)), step(fail)
     before = workflow("deployed", first=first, second=second, transitions=path(first, second))
     run, today = await started_and_deployed(composed, before, in_a_row("deployed", old, fail))
 
     await today.run_until_idle()
 
-    assert step_of(await history(today, run), "first").status == "scheduled"
+    waiting = await history(today, run)
+    assert waiting.status == "compensating"
+    assert step_of(waiting, "compensate:first").status == "scheduled"
+    yesterday = await composed(before)
+    await yesterday.run_until_idle()
+    ended = await history(yesterday, run)
+    assert (ended.status, step_of(ended, "compensate:first").status) == ("failed", "completed")
 
 
 async def test_a_route_is_the_one_that_the_run_started_under(composed: OpenMesh) -> None:
@@ -105,7 +113,8 @@ async def test_a_route_is_the_one_that_the_run_started_under(composed: OpenMesh)
     )
 
     await today.run_until_idle()
-    assert (await today.inspect_run(run.id)).status == "pending"  # nobody has the second body
+    waiting = await today.inspect_run(run.id)
+    assert (waiting.status, waiting.current_step) == ("running", "second")  # nobody has its body
 
     both = await composed(in_a_row("deployed", new, last))
     await both.run_until_idle()
@@ -127,7 +136,8 @@ async def test_a_definition_that_is_missing_or_unreadable_is_said_so(clock: Virt
 def test_nothing_can_be_run_that_nobody_has_declared() -> None:
     registry = Registry(MemoryStore(clock=SystemClock()))
 
-    assert not registry.can_run("unheard of")
+    assert not registry.can_run("unheard of", "first")
+    assert registry.lacking("unheard of") is None
 
 
 async def test_a_definition_of_another_workflow_has_no_body_here(composed: OpenMesh) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from squidmesh import SquidMesh, StepContext, Worker, step
 from squidmesh.domain.entries import AttemptClaimed
+from squidmesh.domain.state import RunStatus
 from squidmesh.ports.store import ClaimedAttempt, Claims
 from squidmesh.runtime.turns import LOOK_AGAIN, Turn
 from squidmesh.testing.clock import VirtualClock
@@ -21,6 +22,7 @@ def claims_of(*run_ids: str) -> Claims:
         at=NOW,
         claimed=tuple(
             ClaimedAttempt(
+                found=RunStatus.RUNNING,
                 run_id=run_id,
                 fingerprint="f1",
                 entry=AttemptClaimed(

@@ -92,6 +92,10 @@ def _visible_at(slot: Slot) -> datetime:
     return slot.attempt.visible_at
 
 
+def _is_lacking(slot: Slot, request: ClaimRequest) -> bool:
+    return (slot.fingerprint, slot.attempt.step) in request.lacking
+
+
 def _order(slot: Slot) -> Place:
     return claim_order(slot.priority, slot.run_id, slot.attempt)
 
@@ -110,7 +114,11 @@ class _Lane:
         for slot in self.waiting.pop_until(now):
             self.due.push(slot)
 
-    def next_visible_at(self) -> datetime | None:
+    def next_visible_at(self, request: ClaimRequest) -> datetime | None:
+        if request.lacking:
+            slots = (slot for heap in (self.due, self.waiting) for slot in heap)
+            times = (_visible_at(slot) for slot in slots if not _is_lacking(slot, request))
+            return min(times, default=None)
         due, waiting = self.due.top(), self.waiting.top()
         if due is not None:
             return due[1].attempt.visible_at
@@ -146,9 +154,23 @@ class Agenda:
         """Note that the slot's next wake-up is owed at another time."""
         self._wakeups.push(slot)
 
-    def take_due(self, request: ClaimRequest, now: datetime) -> Iterator[Slot]:
+    def take_due(self, request: ClaimRequest, now: datetime) -> Sequence[Slot]:
         """Take out what the request may claim, in order; what is not asked for stays."""
-        lanes = self._lanes_of(request)
+        taken: list[Slot] = []
+        passed_over: list[tuple[_Lane, Slot]] = []
+        due = self._due(self._lanes_of(request), now)
+        while len(taken) < len(request.tickets) and (found := next(due, None)) is not None:
+            lane, slot = found
+            if _is_lacking(slot, request):
+                passed_over.append((lane, slot))
+            else:
+                taken.append(slot)
+        for lane, slot in passed_over:
+            lane.due.push(slot)
+        return taken
+
+    def _due(self, lanes: Sequence[_Lane], now: datetime) -> Iterator[tuple[_Lane, Slot]]:
+        """Take everything due out of *lanes*, one by one in the order of claims."""
         heads: list[tuple[Place, int]] = []
         for index, lane in enumerate(lanes):
             lane.move_on(now)
@@ -161,14 +183,14 @@ class Agenda:
                 continue
             lane.due.pop()
             if is_due(head[1].attempt, now):
-                yield head[1]
+                yield lane, head[1]
             else:  # the clock was set back
                 lane.waiting.push(head[1])
             _push_head(heads, index, lane)
 
     def next_visible_at(self, request: ClaimRequest) -> datetime | None:
         """When the next attempt that the request may claim is due."""
-        times = (lane.next_visible_at() for lane in self._lanes_of(request))
+        times = (lane.next_visible_at(request) for lane in self._lanes_of(request))
         return min((time for time in times if time is not None), default=None)
 
     def lost(self, now: datetime) -> tuple[Slot, ...]:

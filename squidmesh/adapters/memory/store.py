@@ -1,7 +1,7 @@
 """`MemoryStore`: every port of a storage over dictionaries, one at a time behind one lock."""
 
 import threading
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from itertools import islice
@@ -57,7 +57,7 @@ class _Lease:
 class _Seen:
     at: datetime
     queues: tuple[str, ...]
-    definitions: frozenset[str]
+    definitions: Mapping[str, frozenset[str]]
 
 
 class MemoryStore(Store, RunStore, AttemptStore, Presence, Hints, Schema, Journal, Transactions):
@@ -194,18 +194,21 @@ class MemoryStore(Store, RunStore, AttemptStore, Presence, Hints, Schema, Journa
             return True
 
     async def worker_seen(
-        self, owner: str, queues: Sequence[str], definitions: Sequence[str]
+        self, owner: str, queues: Sequence[str], definitions: Mapping[str, Collection[str]]
     ) -> None:
+        lacking = {mark: frozenset(steps) for mark, steps in definitions.items()}
         with self._turn() as now:
-            self._workers[owner] = _Seen(now, tuple(queues), frozenset(definitions))
+            self._workers[owner] = _Seen(now, tuple(queues), lacking)
 
-    async def workers_for(self, fingerprint: str, *, within: timedelta) -> tuple[str, ...]:
+    async def workers_for(
+        self, fingerprint: str, *, within: timedelta
+    ) -> Mapping[str, frozenset[str]]:
         with self._turn() as now:
-            return tuple(
-                owner
+            return {
+                owner: seen.definitions[fingerprint]
                 for owner, seen in self._workers.items()
                 if fingerprint in seen.definitions and now - seen.at <= within
-            )
+            }
 
     @property
     def hears(self) -> bool:

@@ -162,6 +162,7 @@ class Tables:
             owner=request.owner,
             lease=request.lease,
         )
+        found = record.state.status
         record.state = state = evolve(record.state, entry)
         row = JournalRow(revision=state.revision, at=now, cause="claim", entries=(entry,))
         record.journal.append(write(row))
@@ -171,6 +172,7 @@ class Tables:
             fingerprint=slot.fingerprint,
             entry=entry,
             revision=state.revision,
+            found=found,
         )
 
     def append(self, run_id: str, row: JournalRow, written: Written) -> None:

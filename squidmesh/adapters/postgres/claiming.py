@@ -13,6 +13,7 @@ from squidmesh.adapters.postgres.rows import in_utc
 from squidmesh.adapters.postgres.statements import Query, Steps, quoted
 from squidmesh.codec import decode
 from squidmesh.domain.entries import AttemptClaimed, AttemptId
+from squidmesh.domain.state import RunStatus
 from squidmesh.ports.store import (
     ClaimedAttempt,
     ClaimRequest,
@@ -96,7 +97,7 @@ _DUE: Final = """due as materialized (
     from lanes
     cross join lateral (
         select steps.run_id, steps.step, steps.visit, steps.number, steps.visible_at,
-            runs.revision, runs.definition
+            runs.revision, runs.definition, runs.status
         from {schema}.step_runs as steps
         join {schema}.runs on runs.run_id = steps.run_id
         where steps.attempt_status = 'scheduled'
@@ -104,13 +105,14 @@ _DUE: Final = """due as materialized (
             and steps.definition = lanes.definition
             and steps.priority = lanes.priority
             and steps.visible_at <= (select at from clock)
+            and steps.definition || ' ' || steps.step <> all ($11::text[])
             and runs.status in ('pending', 'running', 'retrying', 'paused', 'compensating')
         order by steps.visible_at, steps.run_id, steps.number, steps.step
         limit cardinality($6::text[])
         for update of steps, runs skip locked
     ) as found
 ), chosen as materialized (
-    select due.run_id, due.step, due.visit, due.number, due.definition, place,
+    select due.run_id, due.step, due.visit, due.number, due.definition, due.status, place,
         ticket.claim_id, ticket.token_hash,
         due.revision + (row_number() over (partition by due.run_id order by place))::integer
             as fence
@@ -175,6 +177,7 @@ select clock.at,
                 and steps.queue = lanes.queue
                 and steps.definition = lanes.definition
                 and steps.priority = lanes.priority
+                and steps.definition || ' ' || steps.step <> all ($11::text[])
                 and not exists (
                     select
                     from chosen
@@ -187,7 +190,7 @@ select clock.at,
         ) as waiting
     ),
     array(
-        select json_build_array(run_id, step, visit, number, definition, fence)::text
+        select json_build_array(run_id, step, visit, number, definition, fence, status)::text
         from chosen
         order by place
     ),
@@ -226,13 +229,15 @@ def claim(request: ClaimRequest, now: str | None) -> Steps[Claims]:
         _same_for_all(request),
         FORMAT,
         _MOST_EXPIRED,
+        quoted([f"{definition} {step}" for definition, step in sorted(request.lacking)]),
     )
     ((at, next_visible_at, chosen, expired),) = yield Query(CLAIM, values)
     at = in_utc(at)
+    before: dict[str, RunStatus] = {}
     tickets = zip(chosen, request.tickets, strict=False)
     return Claims(
         at=at,
-        claimed=tuple(_claimed(text, ticket, request, at) for text, ticket in tickets),
+        claimed=tuple(_claimed(text, ticket, request, at, before) for text, ticket in tickets),
         expired=tuple(_expired(text) for text in expired),
         next_visible_at=None if next_visible_at is None else in_utc(next_visible_at),
     )
@@ -262,10 +267,24 @@ def _claim_of(
     )
 
 
-def _claimed(text: str, ticket: ClaimTicket, request: ClaimRequest, at: datetime) -> ClaimedAttempt:
-    run_id, step, visit, number, definition, fence = _row(text)
-    entry = _claim_of(request, ticket, AttemptId(step, number, visit), at)
-    return ClaimedAttempt(run_id=run_id, fingerprint=definition, entry=entry, revision=fence)
+def _claimed(
+    text: str,
+    ticket: ClaimTicket,
+    request: ClaimRequest,
+    at: datetime,
+    before: dict[str, RunStatus],
+) -> ClaimedAttempt:
+    """The claim of one attempt; *before* is what the claims in front have made of each run."""
+    run_id, step, visit, number, definition, fence, status = _row(text)
+    found = before.get(run_id) or RunStatus(status)
+    before[run_id] = found.once_claimed
+    return ClaimedAttempt(
+        run_id=run_id,
+        fingerprint=definition,
+        entry=_claim_of(request, ticket, AttemptId(step, number, visit), at),
+        revision=fence,
+        found=found,
+    )
 
 
 def _expired(text: str) -> ExpiredClaim:

@@ -42,6 +42,7 @@ from squidmesh.ports.store import (
     RunTaken,
 )
 from squidmesh.records import instant
+from squidmesh.rows import key_row
 
 _WRITTEN: Final[Result[None, CommitFailure]] = Success(None)
 _TRIES: Final = 3
@@ -232,11 +233,7 @@ def _following(first: RunChange, then: RunChange) -> RunChange:
 
 def _keep_keys(changes: Sequence[RunChange], facts: Facts) -> Steps[bool]:
     """Write the keys of *changes*; False if somebody else has just used one of them."""
-    rows = {
-        (key.scope, key.key): (key.scope, key.key, key.run_id, key.command, key.digest)
-        for change in changes
-        for key in change.keys
-    }
+    rows = {(key.scope, key.key): key_row(key) for change in changes for key in change.keys}
     if not rows:
         return True
     values = (instant(facts.at), *arrays(_KEY, rows.values()))

@@ -7,7 +7,7 @@ import attrs
 
 from squidmesh.adapters.postgres.statements import Query, Steps, arrays, columns, given
 from squidmesh.ports.store import Change, StoredDefinition
-from squidmesh.records import FORMAT
+from squidmesh.rows import definition_row
 
 _DEFINITION: Final = columns(
     fingerprint="text",
@@ -41,8 +41,5 @@ def without_definitions(changes: Sequence[Change]) -> list[Change]:
 
 def keep(definitions: Sequence[StoredDefinition]) -> Steps[None]:
     """Store what is not there yet."""
-    rows = [
-        (each.fingerprint, each.workflow, each.version, FORMAT, each.document)
-        for each in sorted(definitions, key=lambda each: each.fingerprint)
-    ]
+    rows = [definition_row(each) for each in sorted(definitions, key=lambda each: each.fingerprint)]
     yield Query(_KEEP, arrays(_DEFINITION, rows))

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from squidmesh.adapters.postgres.rows import in_utc, key_record
+from squidmesh.adapters.postgres.rows import in_utc
 from squidmesh.adapters.postgres.statements import Query, Row, Steps, arrays, columns, given, plain
 from squidmesh.judging import AttemptKey, Claim, Facts, repeated_runs, wanted_claims
 from squidmesh.ports.store import KeyRecord, RunChange
 from squidmesh.records import instant
+from squidmesh.rows import key_record
 
 _NOW: Final = "select coalesce($1::timestamptz, clock_timestamp())"
 

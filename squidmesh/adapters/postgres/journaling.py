@@ -6,13 +6,12 @@ from returns.result import Failure, Result, Success
 
 from squidmesh.adapters.postgres.commits import commit_plain, conflict
 from squidmesh.adapters.postgres.reading import load
-from squidmesh.adapters.postgres.rows import JSON_TEXT
-from squidmesh.adapters.postgres.statements import Query, Row, Steps
+from squidmesh.adapters.postgres.statements import Query, Steps
 from squidmesh.domain.evolution import evolve
 from squidmesh.domain.state import RunState
 from squidmesh.judging import Behind
 from squidmesh.ports.store import Change, JournalRow, RevisionConflict, RunChange
-from squidmesh.records import FORMAT, RecordProblem, record_to_text, text_to_record
+from squidmesh.rows import checkpoint_row, usable_checkpoint
 
 _CURRENT_STEP: Final = "select current_step from {schema}.runs where run_id = $1::uuid"
 
@@ -64,22 +63,10 @@ def append(
 
 def save_checkpoint(state: RunState) -> Steps[None]:
     """Keep *state* in place of an older one."""
-    values = (state.run_id, state.revision, FORMAT, record_to_text(state))
-    yield Query(_SAVE_CHECKPOINT, values)
+    yield Query(_SAVE_CHECKPOINT, checkpoint_row(state))
 
 
 def checkpoint(run_id: str) -> Steps[RunState | None]:
     """Return the kept state, unless it cannot be of use."""
     rows = yield Query(_CHECKPOINT, (run_id,))
-    return _usable(rows[0], run_id) if rows else None
-
-
-def _usable(row: Row, run_id: str) -> RunState | None:
-    format_, data, encoding, revision = row
-    if format_ != FORMAT or encoding != JSON_TEXT:
-        return None
-    try:
-        state = text_to_record(RunState, data)
-    except RecordProblem:
-        return None
-    return state if state.run_id == run_id and state.revision <= revision else None
+    return usable_checkpoint(rows[0], run_id) if rows else None

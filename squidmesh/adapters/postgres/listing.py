@@ -2,6 +2,14 @@
 
 A list of final statuses is one walk per status along the index of what is over, and a list of
 others walks those that are not; the walks are merged, so history costs the living nothing.
+
+No index has the status of a run that goes on. Where such runs are many, the newest runs have enough
+of them, and no more is looked at; else they are put together from the steps that are open.
+
+No statistics, nor the want of them, may lead the server to another walk than the one that is
+written down. So whole rows are compared, of which it expects a third to be less and a third to be
+more, whatever it knows of the columns: enough to follow an index rather than to sort. And joins are
+lateral ones behind a fence.
 """
 
 from collections.abc import Iterable
@@ -18,18 +26,21 @@ _EARLIEST: Final = "-infinity"
 _LATEST: Final = "infinity"
 _LEAST_ID: Final = "00000000-0000-0000-0000-000000000000"
 
-_RUNS: Final = """
-select started_at, run_id, current_step
+_TAGGED: Final = "($5::jsonb is null or tags @> $5::jsonb)"
+
+_WALK: Final = """
+select {columns}
 from {schema}.runs
-where started_at >= $1::timestamptz
-    and (started_at, run_id) < ($2::timestamptz, $3::uuid)
-    and ($4::text is null or workflow = $4::text)
-    and ($5::jsonb is null or tags @> $5::jsonb)
+where (workflow, started_at) >= ({workflow}, $1::timestamptz)
+    and (workflow, started_at, run_id) < ({workflow}, $2::timestamptz, $3::uuid)
+    and {filter}
+order by workflow desc, started_at desc, run_id desc
+limit {most}
 """
 
 # The index of runs begins with the workflow, so the walk through all of them leaps from one to the
 # next; in an array of its own, which the planner does not take for a thousand rows.
-_ALL: Final = """
+_WALKS: Final = """
 select found.*
 from unnest(array(
     with recursive known (workflow) as (
@@ -52,27 +63,42 @@ from unnest(array(
     )
     select workflow
     from known
-    where workflow is not null
-)) as known (workflow)
-cross join lateral (
-    select started_at, run_id, current_step
-    from {schema}.runs
-    where runs.workflow = known.workflow
-        and started_at >= $1::timestamptz
-        and (started_at, run_id) < ($2::timestamptz, $3::uuid)
-        and ($4::text is null or runs.workflow = $4::text)
-        and ($5::jsonb is null or tags @> $5::jsonb)
-    order by started_at desc, run_id desc
-    limit $6::integer
-) as found
+    where workflow is not null and $4::text is null
+)) as known (known_workflow)
+cross join lateral ({walk}) as found
 """
 
-_OF_WORKFLOW: Final = _RUNS.replace(
-    "($4::text is null or workflow = $4::text)", "workflow = $4::text"
-)
+_NEWEST_FIRST: Final = "order by started_at desc, run_id desc limit {most}"
+_WANTED: Final = "$6::integer"
 
-_LIVE: Final = f"""{_RUNS}
-    and run_id in ({{candidates}})
+# So many runs are looked through for each that is wanted, before those that go on are looked up.
+_NEAR: Final = "4 * $6::bigint"
+
+_LIVE: Final = f"""
+with near as materialized (
+    {{near}} {_NEWEST_FIRST.replace("{most}", _NEAR)}
+), fit as materialized (
+    select started_at, run_id, current_step
+    from near
+    where status = any($7::text[]) and {_TAGGED}
+)
+select *
+from fit
+where (select count(*) from fit) >= $6::integer
+union all
+select started_at, run_id, current_step
+from unnest(array({{candidates}})) as candidates (candidate)
+cross join lateral (
+    select *
+    from {{schema}}.runs
+    where run_id = candidate
+    offset 0
+) as runs
+where (select count(*) from fit) < $6::integer
+    and started_at >= $1::timestamptz
+    and (started_at, run_id) < ($2::timestamptz, $3::uuid)
+    and ($4::text is null or workflow = $4::text)
+    and {_TAGGED}
     and status = any($7::text[])
 """
 
@@ -91,19 +117,21 @@ _CANDIDATES: Final = {
     RunStatus.COMPENSATING: (_SCHEDULED, _CLAIMED, _STUCK),
 }
 
-_FINAL: Final = """
-select ended_runs.started_at, ended_runs.run_id, runs.current_step
-from {schema}.ended_runs
-join {schema}.runs on runs.run_id = ended_runs.run_id
-where ended_runs.status = '{status}'
-    and ended_runs.started_at >= $1::timestamptz
-    and (ended_runs.started_at, ended_runs.run_id) < ($2::timestamptz, $3::uuid)
-    and ($4::text is null or runs.workflow = $4::text)
-    and ($5::jsonb is null or runs.tags @> $5::jsonb)
-"""
-
-_NEWEST_FIRST: Final = """
-order by started_at desc, run_id desc
+_FINAL: Final = f"""
+select ended.started_at, ended.run_id, found.current_step
+from {{schema}}.ended_runs as ended
+cross join lateral (
+    select current_step
+    from {{schema}}.runs
+    where runs.run_id = ended.run_id
+        and ($4::text is null or workflow = $4::text)
+        and {_TAGGED}
+    offset 0
+) as found
+where (ended.status, ended.started_at) >= ('{{status}}', $1::timestamptz)
+    and (ended.status, ended.started_at, ended.run_id)
+        < ('{{status}}', $2::timestamptz, $3::uuid)
+order by ended.status desc, ended.started_at desc, ended.run_id desc
 limit $6::integer
 """
 
@@ -128,13 +156,15 @@ def statement(query: RunQuery) -> tuple[str, tuple[object, ...]]:
     values: tuple[object, ...] = _values(query)
     if query.statuses is not None and any(not status.is_final for status in query.statuses):
         values = (*values, quoted([status.value for status in _sorted(query.statuses)]))
-    text = " union all ".join(f"({walk}{_NEWEST_FIRST})" for walk in walks)
-    return f"select run_id::text, current_step from ({text}) as found{_NEWEST_FIRST}", values
+    newest_first = _NEWEST_FIRST.replace("{most}", _WANTED)
+    walks = [f"(select * from ({walk}) as walk {newest_first})" for walk in walks]
+    page = f"select * from ({' union all '.join(walks)}) as found {newest_first}"
+    return f"select run_id::text, current_step from ({page}) as page", values
 
 
 def _walks(query: RunQuery) -> list[str]:
     if query.statuses is None:
-        return [_ALL if query.workflow is None else _OF_WORKFLOW]
+        return [_walk(query, "started_at, run_id, current_step", _TAGGED, _WANTED)]
     final = [status for status in _sorted(query.statuses) if status.is_final]
     walks = [_FINAL.replace("{status}", status.value) for status in final]
     places = dict.fromkeys(
@@ -143,7 +173,22 @@ def _walks(query: RunQuery) -> list[str]:
         if not status.is_final
         for place in _CANDIDATES[status]
     )
-    return [*walks, _LIVE.replace("{candidates}", " union ".join(places))] if places else walks
+    return [*walks, _live(query, places)] if places else walks
+
+
+def _walk(query: RunQuery, columns: str, condition: str, most: str) -> str:
+    """Through the runs of the workflow, or of each, and so far that *most* are found in it."""
+    walk = _WALK.replace("{columns}", columns).replace("{filter}", condition)
+    walk = walk.replace("{most}", most)
+    if query.workflow is not None:
+        return f"select * from ({walk.replace('{workflow}', '$4::text')}) as found"
+    return _WALKS.replace("{walk}", walk.replace("{workflow}", "known_workflow"))
+
+
+def _live(query: RunQuery, places: Iterable[str]) -> str:
+    """What is asked of a run besides its workflow and time does not prolong the walk."""
+    near = _walk(query, "started_at, run_id, current_step, status, tags", "true", _NEAR)
+    return _LIVE.replace("{near}", near).replace("{candidates}", " union ".join(places))
 
 
 def _sorted(statuses: Iterable[RunStatus]) -> list[RunStatus]:

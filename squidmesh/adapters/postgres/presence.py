@@ -1,11 +1,12 @@
 """Who is there, and who may do what only one should do at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
 from squidmesh.adapters.postgres.statements import Query, Steps
-from squidmesh.codec import decode, encode
+from squidmesh.codec import encode
+from squidmesh.presence import able, definitions_to_text
 from squidmesh.records import microseconds
 
 # Every process start is a new worker; those that were not seen for so long are forgotten.
@@ -59,19 +60,15 @@ def take_lease(name: str, owner: str, length: timedelta, now: str | None) -> Ste
 
 
 def worker_seen(
-    owner: str, queues: Sequence[str], definitions: Sequence[str], now: str | None
+    owner: str, queues: Sequence[str], definitions: Mapping[str, Collection[str]], now: str | None
 ) -> Steps[None]:
     """Note a worker and what it can run."""
-    told = (encode(list(queues)), encode(list(definitions)))
+    told = (encode(list(queues)), definitions_to_text(definitions))
     yield Query(_SEEN, (now, owner, *told, microseconds(_FORGOTTEN_AFTER)))
 
 
-def workers_for(fingerprint: str, within: timedelta, now: str | None) -> Steps[tuple[str, ...]]:
-    """Return the workers seen *within* the time that can run the definition."""
-    rows = yield Query(_WORKERS, (now, microseconds(within)))
-    return tuple(owner for owner, text in rows if fingerprint in _listed(text))
-
-
-def _listed(text: str) -> list[object]:
-    found = decode(text)
-    return list(found) if isinstance(found, list) else []
+def workers_for(
+    fingerprint: str, within: timedelta, now: str | None
+) -> Steps[dict[str, frozenset[str]]]:
+    """Return the workers seen *within* the time that know it, and what each lacks of it."""
+    return able((yield Query(_WORKERS, (now, microseconds(within)))), fingerprint)

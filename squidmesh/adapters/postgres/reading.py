@@ -10,19 +10,14 @@ from typing import Final
 
 import attrs
 
-from squidmesh.adapters.postgres.rows import (
-    attempt_state,
-    journal_row,
-    run_state,
-    step_state,
-    trusting,
-)
-from squidmesh.adapters.postgres.statements import Query, Row, Rows, Steps, plain
+from squidmesh.adapters.postgres.rows import READER
+from squidmesh.adapters.postgres.statements import Query, Row, Steps, plain
 from squidmesh.codec import DecodeProblem, decode
 from squidmesh.domain.evolution import assemble
 from squidmesh.domain.state import AttemptState, RunState
 from squidmesh.ports.store import JournalRow
 from squidmesh.records import RecordProblem
+from squidmesh.rows import trusting
 
 _RUN: Final = """
     runs.run_id::text, runs.revision, runs.begun, runs.cancelling, runs.error, runs.undoing,
@@ -123,22 +118,22 @@ def _state(row: Row) -> RunState:
             step, latest = _decoded(text)
             tried = list(before[step[0], step[1]])
             if latest is not None:
-                tried.append(attempt_state(latest))
-            reached.append(step_state(step, tried))
+                tried.append(READER.attempt_state(latest))
+            reached.append(READER.step_state(step, tried))
         given: dict[str, str] = dict(_decoded(text) for text in receipts)
     return assemble(attrs.evolve(run, receipts=given), reached)
 
 
 def _run(row: Row) -> RunState:
     first = row[_WIDTH]
-    return run_state(row[:_WIDTH], None if first is None else _decoded(first))
+    return READER.run_state(row[:_WIDTH], None if first is None else _decoded(first))
 
 
 def _before(texts: Sequence[str]) -> defaultdict[tuple[str, int], list[AttemptState]]:
     """The attempts before the latest ones, by step and visit."""
     found: defaultdict[tuple[str, int], list[AttemptState]] = defaultdict(list)
     for text in texts:
-        attempt = attempt_state(_decoded(text))
+        attempt = READER.attempt_state(_decoded(text))
         found[attempt.step, attempt.visit].append(attempt)
     return found
 
@@ -170,17 +165,4 @@ def read_journal(run_id: str, *, after: int) -> Steps[tuple[JournalRow, ...]]:
 
     """
     rows = yield Query(_JOURNAL, (run_id, after))
-    return journal_of(run_id, rows, after=after)
-
-
-def journal_of(run_id: str, rows: Rows, *, after: int) -> tuple[JournalRow, ...]:
-    """The rows of a journal, of which none is passed over."""
-    found: list[JournalRow] = []
-    with trusting(run_id):
-        for row in rows:
-            read = journal_row(row)
-            before = read.revision - len(read.entries)
-            if before != (found[-1].revision if found else min(before, after)):
-                raise RecordProblem(f"between revisions {before} and {read.revision} is a gap")
-            found.append(read)
-    return tuple(found)
+    return READER.journal(run_id, rows, after=after)

@@ -1,7 +1,7 @@
 """The store: each promise of the ports is one function, and mostly one statement."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -278,13 +278,15 @@ class PostgresStore(Store, RunStore, AttemptStore, Presence, Hints, Schema, Jour
         )
 
     async def worker_seen(
-        self, owner: str, queues: Sequence[str], definitions: Sequence[str]
+        self, owner: str, queues: Sequence[str], definitions: Mapping[str, Collection[str]]
     ) -> None:
         await self._within.run(
             lambda: presence.worker_seen(owner, queues, definitions, self._within.now)
         )
 
-    async def workers_for(self, fingerprint: str, *, within: timedelta) -> tuple[str, ...]:
+    async def workers_for(
+        self, fingerprint: str, *, within: timedelta
+    ) -> Mapping[str, frozenset[str]]:
         return await self._within.run(
             lambda: presence.workers_for(fingerprint, within, self._within.now)
         )

@@ -5,11 +5,12 @@ from datetime import datetime
 from typing import Final
 
 from squidmesh.adapters.postgres.reading import LATEST
-from squidmesh.adapters.postgres.rows import attempt_state, trusting
+from squidmesh.adapters.postgres.rows import READER
 from squidmesh.adapters.postgres.statements import Query, Steps, arrays, columns, given
 from squidmesh.domain.entries import AttemptId
 from squidmesh.domain.state import AttemptState
 from squidmesh.records import instant
+from squidmesh.rows import wakeup_rows
 
 _SCHEDULED: Final = f"""
 select run_id::text, {LATEST.replace("{queue}", "queue")}
@@ -65,24 +66,11 @@ def owed_wakeups(
         rows = yield Query(_DUE, (instant(due_before), limit))
     else:
         rows = yield Query(_OWED, (now, limit))
-    found: list[tuple[str, AttemptState]] = []
-    for row in rows:
-        with trusting(row[0]):
-            found.append((row[0], attempt_state(row[1:])))
-    return tuple(found)
+    return READER.attempts_of_runs(rows)
 
 
 def woken(wakeups: Sequence[tuple[str, AttemptId, datetime]]) -> Steps[None]:
     """Note when each wake-up is owed; the last of several for one attempt counts."""
-    rows = {
-        (run_id, attempt): (
-            run_id,
-            attempt.step,
-            attempt.visit,
-            attempt.number,
-            instant(wake_at),
-        )
-        for run_id, attempt, wake_at in wakeups
-    }
+    rows = wakeup_rows(wakeups)
     if rows:
-        yield Query(_NOTE, arrays(_WOKEN, rows.values()))
+        yield Query(_NOTE, arrays(_WOKEN, rows))

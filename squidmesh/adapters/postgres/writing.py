@@ -20,7 +20,6 @@ from squidmesh.adapters.postgres.rows import (
     attempt_row,
     ended_row,
     ended_run_row,
-    entries_row,
     in_utc,
     latest_row,
     moved_row,
@@ -50,7 +49,8 @@ from squidmesh.domain.entries import (
 )
 from squidmesh.domain.state import StepStatus
 from squidmesh.ports.store import Guard, LeaseOver, RunChange, StillDue, StillHeld
-from squidmesh.records import FORMAT, instant
+from squidmesh.records import instant
+from squidmesh.rows import definition_row, entries_row, receipt_rows
 
 _LOCKED: Final = """
     locked as materialized (
@@ -182,13 +182,14 @@ def _batch(changes: Sequence[RunChange]) -> Batch:
         _add_steps(batch, change)
         batch[tables.ENTRIES] += [entries_row(change.run_id, row) for row in change.journal]
         if change.definition is not None:
-            batch[tables.DEFINITIONS].append(_definition_row(change))
+            batch[tables.DEFINITIONS].append((change.run_id, *definition_row(change.definition)))
         if change.state.ended_at is not None and _ends(change):
             batch[tables.ENDED_RUNS].append(ended_run_row(change))
         elif change.state.ended_at is None and may_be_stuck(change):
             batch[tables.STUCK_RUNS].append((change.run_id,))
         if change.state.receipts:
-            receipts = _receipt_rows(change)
+            entries = (entry for row in change.journal for entry in row.entries)
+            receipts = receipt_rows(change.state, entries)
             if receipts:
                 batch[tables.RECEIPTS] += receipts
     return batch
@@ -267,24 +268,3 @@ def _guard_row(run_id: str, guard: Guard) -> Row:
             return (*row, "due", "")
         case LeaseOver(claim_id=claim_id):
             return (*row, "over", claim_id)
-
-
-def _definition_row(change: RunChange) -> Row:
-    found = change.definition
-    assert found is not None
-    return (
-        change.run_id,
-        found.fingerprint,
-        found.workflow,
-        found.version,
-        FORMAT,
-        found.document,
-    )
-
-
-def _receipt_rows(change: RunChange) -> list[Row]:
-    """The receipts that the entries of *change* have left in its state."""
-    entries = (entry for row in change.journal for entry in row.entries)
-    keys = {entry.issuer.idempotency_key for entry in entries if hasattr(entry, "issuer")}
-    receipts = change.state.receipts
-    return [(change.run_id, key, command) for key, command in receipts.items() if key in keys]

@@ -10,11 +10,11 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice, product
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from squidmesh.adapters.sqlite.bulk import Row, Statement
-from squidmesh.adapters.sqlite.rows import entries_row
 from squidmesh.adapters.sqlite.writing import ENTRIES
+from squidmesh.codec import encode
 from squidmesh.domain.entries import AttemptClaimed, AttemptId
 from squidmesh.domain.state import RunStatus
 from squidmesh.ports.store import (
@@ -26,6 +26,7 @@ from squidmesh.ports.store import (
     JournalRow,
 )
 from squidmesh.records import instant, microseconds, moment
+from squidmesh.rows import entries_row
 
 Pairs: TypeAlias = Sequence[tuple[str, str]]
 """Queues and definitions."""
@@ -35,7 +36,7 @@ _LOWEST: Final = -(2**63)
 _MOST_EXPIRED: Final = 1000
 
 # A run that is over or being cancelled has no scheduled attempts; it is asked nevertheless.
-WAITING: Final = """
+_WAITING: Final = """
 select attempts.priority, attempts.visible_at, attempts.run_id, attempts.number,
     attempts.step, attempts.visit, attempts.definition, runs.revision, runs.status
 from squidmesh_attempts as attempts indexed by squidmesh_attempts_due
@@ -43,13 +44,19 @@ cross join squidmesh_runs as runs
 where attempts.status = 'scheduled'
     and attempts.queue = ?
     and attempts.definition = ?
-    and attempts.priority <= ?
+    and attempts.priority <= ?{but}
     and runs.run_id = attempts.run_id
     and runs.status in ('pending', 'running', 'retrying', 'paused', 'compensating')
 order by attempts.priority desc, attempts.visible_at, attempts.run_id, attempts.number,
     attempts.step
 limit ?
 """
+
+WAITING: Final = _WAITING.format(but="")
+WAITING_BUT: Final = _WAITING.format(
+    but="\n    and attempts.step not in (select value from json_each(?))"
+)
+"""Where the claim lacks steps of a definition: those are passed over."""
 
 FIRST_QUEUE: Final = """
 select min(queue)
@@ -123,29 +130,23 @@ _RUN_RUNS: Final = Statement(
     width=4,
 )
 
-_RUNNING: Final = RunStatus.RUNNING.value
-
-# Whatever else a run is doing, a claim does not change its status.
-_BEGIN: Final = frozenset({RunStatus.PENDING.value, RunStatus.RETRYING.value})
-
 
 def claim(connection: sqlite3.Connection, request: ClaimRequest, now: datetime) -> Claims:
     """Claim what *request* asks for, and say what else a worker should know."""
     at = instant(now)
     pairs = _pairs(connection, request)
-    due = _due(connection, pairs, len(request.tickets), at)
+    due = _due(connection, pairs, request, at)
     tickets = zip(request.tickets, due, strict=False)
-    revisions: dict[str, int] = {}
-    claimed = [_claimed(row, ticket, request, now, revisions) for ticket, row in tickets]
+    before: dict[str, ClaimedAttempt] = {}
+    claimed = [_claimed(row, ticket, request, now, before) for ticket, row in tickets]
     if claimed:
-        statuses = {row[2]: row[8] for row in due}
-        _write(connection, claimed, statuses, at)
+        _write(connection, claimed, at)
     expired = connection.execute(EXPIRED, (at, _MOST_EXPIRED)).fetchall()
     return Claims(
         at=now,
         claimed=tuple(claimed),
         expired=tuple(_expired(row) for row in expired),
-        next_visible_at=_next_visible_at(connection, pairs, at),
+        next_visible_at=_next_visible_at(connection, pairs, request, at),
     )
 
 
@@ -163,11 +164,15 @@ def _all_queues(connection: sqlite3.Connection) -> Iterator[str]:
         (queue,) = connection.execute(NEXT_QUEUE, (queue,)).fetchone()
 
 
-def _due(connection: sqlite3.Connection, pairs: Pairs, most: int, now: str) -> list[Row]:
-    """The *most* due attempts that come first."""
+def _due(
+    connection: sqlite3.Connection, pairs: Pairs, request: ClaimRequest, now: str
+) -> list[Row]:
+    """The due attempts that come first, as many as there are tickets."""
     found: list[Row] = []
+    most = len(request.tickets)
     for queue, definition in pairs:
-        found += islice(_due_in(connection, queue, definition, most, now), most)
+        lane = _Lane(queue, definition, _lacking(request, definition))
+        found += islice(_due_in(connection, lane, most, now), most)
     found.sort(key=_order)
     return found[:most]
 
@@ -177,14 +182,33 @@ def _order(row: Row) -> tuple[int, str, str, int, str]:
     return (-priority, visible_at, run_id, number, step)
 
 
-def _due_in(
-    connection: sqlite3.Connection, queue: str, definition: str, most: int, now: str
-) -> Iterator[Row]:
+def _lacking(request: ClaimRequest, definition: str) -> tuple[str, ...]:
+    """The steps of the definition that are not to be claimed."""
+    return tuple(sorted(step for mark, step in request.lacking if mark == definition))
+
+
+class _Lane(NamedTuple):
+    """Where attempts stand by priority and time; *lacking* are the steps to be passed over."""
+
+    queue: str
+    definition: str
+    lacking: tuple[str, ...]
+
+    def waiting(self, connection: sqlite3.Connection, below: int, most: int) -> sqlite3.Cursor:
+        """Look for *most* attempts of at most the priority *below*."""
+        if not self.lacking:
+            return connection.execute(WAITING, (self.queue, self.definition, below, most))
+        passed_over = encode(list(self.lacking))
+        values = (self.queue, self.definition, below, passed_over, most)
+        return connection.execute(WAITING_BUT, values)
+
+
+def _due_in(connection: sqlite3.Connection, lane: _Lane, most: int, now: str) -> Iterator[Row]:
     """The due attempts of one queue and definition in order, of which *most* are enough."""
     below = _HIGHEST
     while below >= _LOWEST:
         bottom = _LOWEST - 1
-        for row in connection.execute(WAITING, (queue, definition, below, most)):
+        for row in lane.waiting(connection, below, most):
             if row[1] > now:
                 bottom = row[0] - 1
                 break
@@ -192,16 +216,19 @@ def _due_in(
         below = bottom
 
 
-def _next_visible_at(connection: sqlite3.Connection, pairs: Pairs, now: str) -> datetime | None:
+def _next_visible_at(
+    connection: sqlite3.Connection, pairs: Pairs, request: ClaimRequest, now: str
+) -> datetime | None:
     """When the first attempt of those that are left is due; one that is due *now* is early enough.
 
     A backlog in which each run has a priority of its own must not be walked to its end.
     """
     earliest: list[str] = []
     for queue, definition in pairs:
+        lane = _Lane(queue, definition, _lacking(request, definition))
         below = _HIGHEST
         while below >= _LOWEST:
-            row = connection.execute(WAITING, (queue, definition, below, 1)).fetchone()
+            row = lane.waiting(connection, below, 1).fetchone()
             if row is None:
                 break
             if row[1] <= now:
@@ -212,12 +239,17 @@ def _next_visible_at(connection: sqlite3.Connection, pairs: Pairs, now: str) -> 
 
 
 def _claimed(
-    row: Row, ticket: ClaimTicket, request: ClaimRequest, now: datetime, revisions: dict[str, int]
+    row: Row,
+    ticket: ClaimTicket,
+    request: ClaimRequest,
+    now: datetime,
+    before: dict[str, ClaimedAttempt],
 ) -> ClaimedAttempt:
-    """The claim of one attempt; a run of which several are claimed rises by one for each."""
-    _, _, run_id, number, step, visit, definition, stands_at, _ = row
-    revision: int = (revisions.get(run_id) or stands_at) + 1
-    revisions[run_id] = revision
+    """The claim of one attempt; *before* is the latest one of each run, by run id."""
+    _, _, run_id, number, step, visit, definition, revision, status = row
+    found = RunStatus(status)
+    if run_id in before:
+        revision, found = before[run_id].revision, before[run_id].found.once_claimed
     entry = AttemptClaimed(
         at=now,
         step=step,
@@ -228,27 +260,20 @@ def _claimed(
         lease=request.lease,
         visit=visit,
     )
-    return ClaimedAttempt(run_id=run_id, fingerprint=definition, entry=entry, revision=revision)
+    claimed = before[run_id] = ClaimedAttempt(
+        run_id=run_id, fingerprint=definition, entry=entry, revision=revision + 1, found=found
+    )
+    return claimed
 
 
-def _write(
-    connection: sqlite3.Connection,
-    claimed: list[ClaimedAttempt],
-    statuses: dict[str, str],
-    at: str,
-) -> None:
+def _write(connection: sqlite3.Connection, claimed: list[ClaimedAttempt], at: str) -> None:
     """Write what `evolve` makes of the claims; the fence is the revision of each."""
     _CLAIM_ATTEMPTS.run(connection, [_attempt_row(claim, at) for claim in claimed])
     _RUN_STEPS.run(
         connection, [(claim.run_id, claim.entry.step, claim.entry.visit) for claim in claimed]
     )
     runs = {
-        claim.run_id: (
-            claim.run_id,
-            claim.revision,
-            _RUNNING if statuses[claim.run_id] in _BEGIN else statuses[claim.run_id],
-            at,
-        )
+        claim.run_id: (claim.run_id, claim.revision, claim.found.once_claimed.value, at)
         for claim in claimed
     }
     _RUN_RUNS.run(connection, list(runs.values()))

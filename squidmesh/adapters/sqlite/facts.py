@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Final
 
 from squidmesh.adapters.sqlite.bulk import Statement
-from squidmesh.adapters.sqlite.rows import key_record
 from squidmesh.judging import Claim, Facts, repeated_runs, wanted_claims
 from squidmesh.ports.store import RunChange
 from squidmesh.records import instant
+from squidmesh.rows import key_record
 
 _RUNS: Final = Statement(
     """

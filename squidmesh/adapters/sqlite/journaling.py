@@ -5,16 +5,15 @@ from typing import Final
 
 from returns.result import Failure, Result, Success
 
-from squidmesh.adapters.sqlite.bulk import Row
 from squidmesh.adapters.sqlite.commits import conflict
 from squidmesh.adapters.sqlite.reading import load
-from squidmesh.adapters.sqlite.rows import JSON_TEXT, entries_row
-from squidmesh.adapters.sqlite.writing import ENTRIES, write_receipts
+from squidmesh.adapters.sqlite.writing import ENTRIES, RECEIPTS
 from squidmesh.domain.evolution import evolve
 from squidmesh.domain.state import RunState
 from squidmesh.judging import Behind
 from squidmesh.ports.store import JournalRow, RevisionConflict
-from squidmesh.records import FORMAT, RecordProblem, instant, record_to_text, text_to_record
+from squidmesh.records import instant
+from squidmesh.rows import checkpoint_row, entries_row, receipt_rows, usable_checkpoint
 
 _MOVE: Final = """
 update squidmesh_runs
@@ -52,29 +51,17 @@ def append(
         state = evolve(state, entry)
     assert state.updated_at is not None, "a run has had an entry"
     connection.execute(_MOVE, (state.revision, instant(state.updated_at), run_id))
-    write_receipts(connection, state, row.entries)
+    RECEIPTS.run(connection, receipt_rows(state, row.entries))
     ENTRIES.run(connection, [entries_row(run_id, row)])
     return Success(None)
 
 
 def save_checkpoint(connection: sqlite3.Connection, state: RunState) -> None:
     """Keep *state* in place of an older one."""
-    values = (state.run_id, state.revision, FORMAT, record_to_text(state))
-    connection.execute(_SAVE_CHECKPOINT, values)
+    connection.execute(_SAVE_CHECKPOINT, checkpoint_row(state))
 
 
 def checkpoint(connection: sqlite3.Connection, run_id: str) -> RunState | None:
     """Return the kept state, unless it cannot be of use."""
     row = connection.execute(_CHECKPOINT, (run_id,)).fetchone()
-    return None if row is None else _usable(row, run_id)
-
-
-def _usable(row: Row, run_id: str) -> RunState | None:
-    format_, data, encoding, revision = row
-    if format_ != FORMAT or encoding != JSON_TEXT:
-        return None
-    try:
-        state = text_to_record(RunState, data)
-    except RecordProblem:
-        return None
-    return state if state.run_id == run_id and state.revision <= revision else None
+    return None if row is None else usable_checkpoint(row, run_id)

@@ -1,11 +1,12 @@
 """Who is there, and who may do what only one should do at a time."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from squidmesh.codec import decode, encode
+from squidmesh.codec import encode
+from squidmesh.presence import able, definitions_to_text
 from squidmesh.records import instant
 
 # Every process start is a new worker; those that were not seen for so long are forgotten.
@@ -60,24 +61,18 @@ def worker_seen(
     connection: sqlite3.Connection,
     owner: str,
     queues: Sequence[str],
-    definitions: Sequence[str],
+    definitions: Mapping[str, Collection[str]],
     now: datetime,
 ) -> None:
     """Note a worker and what it can run."""
     connection.execute(
-        _SEEN, (owner, encode(list(queues)), encode(list(definitions)), instant(now))
+        _SEEN, (owner, encode(list(queues)), definitions_to_text(definitions), instant(now))
     )
     connection.execute(_FORGET, (instant(now - _FORGOTTEN_AFTER),))
 
 
 def workers_for(
     connection: sqlite3.Connection, fingerprint: str, since: datetime
-) -> tuple[str, ...]:
-    """Return the workers seen *since* then that can run the definition."""
-    rows = connection.execute(_WORKERS, (instant(since),))
-    return tuple(owner for owner, text in rows if fingerprint in _listed(text))
-
-
-def _listed(text: str) -> list[object]:
-    found = decode(text)
-    return list(found) if isinstance(found, list) else []
+) -> dict[str, frozenset[str]]:
+    """Return the workers seen *since* then that know the definition, and what each lacks of it."""
+    return able(connection.execute(_WORKERS, (instant(since),)), fingerprint)

@@ -8,17 +8,11 @@ from typing import Final
 import attrs
 
 from squidmesh.adapters.sqlite.bulk import Row, Statement
-from squidmesh.adapters.sqlite.rows import (
-    attempt_state,
-    journal_row,
-    run_state,
-    step_state,
-    trusting,
-)
+from squidmesh.adapters.sqlite.rows import READER
 from squidmesh.domain.evolution import assemble
 from squidmesh.domain.state import RunState
 from squidmesh.ports.store import JournalRow
-from squidmesh.records import RecordProblem
+from squidmesh.rows import trusting
 
 _RUNS: Final = Statement(
     """
@@ -115,7 +109,9 @@ def load(connection: sqlite3.Connection, run_ids: Collection[str]) -> dict[str, 
     for run_id, run in runs.items():
         with trusting(run_id):
             reached = [
-                step_state(row[1:], [attempt_state(tried[1:]) for tried in attempts[row[:3]]])
+                READER.step_state(
+                    row[1:], [READER.attempt_state(tried[1:]) for tried in attempts[row[:3]]]
+                )
                 for row in steps[run_id,]
             ]
         given = {key: command for _, key, command in receipts[run_id,]}
@@ -130,7 +126,7 @@ def load_runs(connection: sqlite3.Connection, run_ids: Collection[str]) -> dict[
     states: dict[str, RunState] = {}
     for row in _RUNS.run(connection, wanted):
         with trusting(row[0]):
-            states[row[0]] = run_state(row, first.get(row[0]))
+            states[row[0]] = READER.run_state(row, first.get(row[0]))
     return states
 
 
@@ -143,15 +139,8 @@ def read_journal(
         JournalCorruptError: a row cannot be read, or an entry is missing or stands there twice.
 
     """
-    found: list[JournalRow] = []
-    with trusting(run_id):
-        for row in connection.execute(_JOURNAL, (run_id, after)):
-            read = journal_row(row)
-            before = read.revision - len(read.entries)
-            if before != (found[-1].revision if found else min(before, after)):
-                raise RecordProblem(f"between revisions {before} and {read.revision} is a gap")
-            found.append(read)
-    return tuple(found)
+    rows = connection.execute(_JOURNAL, (run_id, after))
+    return READER.journal(run_id, rows, after=after)
 
 
 def _grouped(rows: Iterable[Row], width: int) -> defaultdict[Row, list[Row]]:

@@ -1,96 +1,42 @@
-"""Parts of a state as rows of values, and back.
+"""Parts of a state as rows of SQLite's tables; what the tables share with others is in `rows`.
 
-The values of a row stand in the order of the columns in the statement that takes or gives it:
-`writing` has the ones, `reading` the others.
+The values of a row stand in the order of the columns in the statement that takes it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import datetime
-from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Final
 
-from squidmesh.adapters.sqlite.bulk import Row
-from squidmesh.codec import DecodeProblem, decode, encode
-from squidmesh.domain.entries import ErrorRecord, ManualStepPaused, RunStarted
-from squidmesh.domain.state import (
-    AttemptState,
-    AttemptStatus,
-    RunState,
-    RunStatus,
-    StepState,
-    StepStatus,
-    Undoing,
-)
-from squidmesh.domain.values import Json
-from squidmesh.errors import JournalCorruptError
-from squidmesh.ports.store import JournalRow, KeyRecord, RunChange
-from squidmesh.records import (
-    FORMAT,
-    RecordProblem,
-    duration,
-    instant,
-    microseconds,
-    moment,
-    record_to_text,
-    rows_to_text,
-    text_to_entries,
-    text_to_record,
+from squidmesh.codec import encode
+from squidmesh.domain.entries import RunStarted
+from squidmesh.domain.state import AttemptState, StepState
+from squidmesh.ports.store import RunChange
+from squidmesh.records import instant, microseconds, moment
+from squidmesh.rows import (
+    Row,
+    RowReader,
+    document_or_null,
+    instant_or_null,
+    moved_values,
+    started_values,
+    turned_values,
 )
 
-JSON_TEXT: Final = 0
-"""The one encoding of documents that there is so far."""
-
-_Columns: TypeAlias = tuple[tuple[str, Callable[[Any], Any] | None], ...]
-"""For each column the field that it fills, and what makes a value of it that is not null."""
-
-
-@contextmanager
-def trusting(run_id: str) -> Iterator[None]:
-    """Turn what cannot be read about a run into JournalCorruptError."""
-    try:
-        yield
-    except RecordProblem as problem:
-        raise JournalCorruptError(run_id, str(problem)) from problem
+READER: Final = RowReader(moment)
+"""Instants are kept as the texts that they are written as."""
 
 
 def started_row(change: RunChange) -> Row:
     """The row of a run that begins."""
-    facts = change.state.facts
-    return (
-        *turned_row(change),
-        facts.workflow,
-        facts.version,
-        facts.fingerprint,
-        facts.trigger,
-        facts.queue,
-        facts.priority,
-        facts.concurrency_key,
-        encode(dict(facts.tags)) if facts.tags else None,
-        facts.replayed_from,
-        instant(facts.at),
-    )
+    return (*turned_row(change), *started_values(change.state.facts))
 
 
 def turned_row(change: RunChange) -> Row:
     """What changes about a run when its status does."""
-    state = change.state
-    return (*moved_row(change), state.status.value, _instant(state.ended_at))
+    return (*moved_row(change), *turned_values(change.state))
 
 
 def moved_row(change: RunChange) -> Row:
     """What changes about a run with every commit."""
-    state = change.state
-    return (
-        change.run_id,
-        state.revision,
-        change.current_step,
-        state.begun,
-        state.cancelling,
-        _document(state.error),
-        _document(state.undoing),
-        _instant(state.updated_at),
-    )
+    return (change.run_id, *moved_values(change))
 
 
 def step_row(run_id: str, step: StepState, position: int) -> Row:
@@ -103,7 +49,7 @@ def step_row(run_id: str, step: StepState, position: int) -> Row:
         step.status.value,
         None if step.output is None else encode(step.output),
         step.under,
-        _document(step.error),
+        document_or_null(step.error),
         step.transition,
         step.ended,
         step.applied,
@@ -111,7 +57,7 @@ def step_row(run_id: str, step: StepState, position: int) -> Row:
         step.lost,
         step.deferrals,
         step.carried,
-        _document(step.manual),
+        document_or_null(step.manual),
         instant(step.since),
     )
 
@@ -132,150 +78,14 @@ def attempt_row(
         attempt.status.value,
         instant(attempt.scheduled_at),
         instant(attempt.visible_at),
-        _instant(attempt.wake_at),
-        _instant(attempt.claimed_at),
-        _instant(attempt.ended_at),
+        instant_or_null(attempt.wake_at),
+        instant_or_null(attempt.claimed_at),
+        instant_or_null(attempt.ended_at),
         attempt.claim_id,
         attempt.token_hash,
         attempt.owner,
         None if attempt.lease is None else microseconds(attempt.lease),
         lease_until,
         attempt.fence,
-        _document(attempt.error),
+        document_or_null(attempt.error),
     )
-
-
-def entries_row(run_id: str, row: JournalRow) -> Row:
-    """The row of one commit in a run's journal."""
-    return (
-        run_id,
-        row.revision,
-        instant(row.at),
-        FORMAT,
-        row.cause,
-        None if row.actor is None else encode(row.actor),
-        rows_to_text(row.entries, row.at),
-    )
-
-
-def journal_row(row: Row) -> JournalRow:
-    """Read a row of the journal, or raise RecordProblem."""
-    revision, at, format_, cause, actor, data, encoding = row
-    if format_ > FORMAT:
-        raise RecordProblem(f"it is written in format {format_}, and this release reads {FORMAT}")
-    _check(encoding)
-    read_at = moment(at)
-    return JournalRow(
-        revision=revision,
-        at=read_at,
-        cause=cause,
-        actor=None if actor is None else _json(actor),
-        entries=text_to_entries(data, read_at),
-    )
-
-
-def run_state(row: Row, first: Row | None) -> RunState:
-    """Read a run's row, and its start from its first journal row: a state without steps."""
-    started = journal_row(first).entries[:1] if first is not None else ()
-    if not (started and isinstance(started[0], RunStarted)):
-        raise RecordProblem("its journal does not begin with its start")
-    return RunState(**_values(_RUN, row), started=started[0])
-
-
-def step_state(row: Row, attempts: Iterable[AttemptState]) -> StepState:
-    """Read a step's row."""
-    return StepState(**_values(_STEP, row), attempts=tuple(attempts))
-
-
-def attempt_state(row: Row) -> AttemptState:
-    """Read an attempt's row."""
-    return AttemptState(**_values(_ATTEMPT, row))
-
-
-def key_record(row: Row) -> KeyRecord:
-    """Read an idempotency key's row."""
-    scope, key, run_id, command, digest = row
-    return KeyRecord(scope=scope, key=key, run_id=run_id, command=command, digest=digest)
-
-
-def _values(columns: _Columns, row: Row) -> Mapping[str, Any]:
-    """The fields that *row* fills; behind its columns stands how its documents are encoded."""
-    _check(row[-1])
-    try:
-        return {
-            name: value if convert is None or value is None else convert(value)
-            for (name, convert), value in zip(columns, row[:-1], strict=True)
-        }
-    except ValueError as error:
-        raise RecordProblem(str(error)) from error
-
-
-def _check(encoding: int) -> None:
-    if encoding != JSON_TEXT:
-        raise RecordProblem("a document is encoded in a way that this store was not opened for")
-
-
-def _instant(at: datetime | None) -> str | None:
-    return None if at is None else instant(at)
-
-
-def _document(record: object) -> str | None:
-    return None if record is None else record_to_text(record)
-
-
-def _json(text: str) -> Json:
-    try:
-        return decode(text)
-    except DecodeProblem:
-        raise RecordProblem("a document is not JSON") from None
-
-
-_RUN: Final[_Columns] = (
-    ("run_id", None),
-    ("revision", None),
-    ("begun", bool),
-    ("cancelling", bool),
-    ("error", partial(text_to_record, ErrorRecord)),
-    ("undoing", partial(text_to_record, Undoing)),
-    ("updated_at", moment),
-    ("status", RunStatus),
-    ("ended_at", moment),
-)
-
-_STEP: Final[_Columns] = (
-    ("step", None),
-    ("visit", None),
-    ("status", StepStatus),
-    ("output", _json),
-    ("under", None),
-    ("error", partial(text_to_record, ErrorRecord)),
-    ("transition", None),
-    ("ended", None),
-    ("applied", None),
-    ("failures", None),
-    ("lost", None),
-    ("deferrals", None),
-    ("carried", bool),
-    ("manual", partial(text_to_record, ManualStepPaused)),
-    ("since", moment),
-)
-
-_ATTEMPT: Final[_Columns] = (
-    ("step", None),
-    ("visit", None),
-    ("number", None),
-    ("queue", None),
-    ("status", AttemptStatus),
-    ("scheduled_at", moment),
-    ("visible_at", moment),
-    ("wake_at", moment),
-    ("claimed_at", moment),
-    ("ended_at", moment),
-    ("claim_id", None),
-    ("token_hash", None),
-    ("owner", None),
-    ("lease", duration),
-    ("lease_until", moment),
-    ("fence", None),
-    ("error", partial(text_to_record, ErrorRecord)),
-)

@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -25,7 +25,6 @@ from squidmesh.adapters.sqlite.connection import Database
 from squidmesh.adapters.sqlite.facts import KEYS
 from squidmesh.adapters.sqlite.heartbeats import SQLiteHeartbeats
 from squidmesh.adapters.sqlite.hosting import AnyConnection, HostTransaction, connection_in
-from squidmesh.adapters.sqlite.rows import key_record
 from squidmesh.adapters.sqlite.stepping import StepConnections
 from squidmesh.domain.entries import AttemptId
 from squidmesh.domain.state import AttemptState, RunState
@@ -54,6 +53,7 @@ from squidmesh.ports.store import (
 )
 from squidmesh.ports.transactions import Opened, Transactions
 from squidmesh.records import FORMAT, instant
+from squidmesh.rows import key_record
 
 _ALL_DEFINITIONS: Final = """
 select fingerprint
@@ -189,7 +189,7 @@ class SQLiteStore(Store, RunStore, AttemptStore, Presence, Hints, Schema, Journa
         )
 
     async def worker_seen(
-        self, owner: str, queues: Sequence[str], definitions: Sequence[str]
+        self, owner: str, queues: Sequence[str], definitions: Mapping[str, Collection[str]]
     ) -> None:
         await self._within.write(
             lambda connection, now: presence.worker_seen(
@@ -197,7 +197,9 @@ class SQLiteStore(Store, RunStore, AttemptStore, Presence, Hints, Schema, Journa
             )
         )
 
-    async def workers_for(self, fingerprint: str, *, within: timedelta) -> tuple[str, ...]:
+    async def workers_for(
+        self, fingerprint: str, *, within: timedelta
+    ) -> Mapping[str, frozenset[str]]:
         since = self._database.clock.now() - within
         return await self._within.read(
             lambda connection: presence.workers_for(connection, fingerprint, since)

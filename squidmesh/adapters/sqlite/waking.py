@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from squidmesh.adapters.sqlite.bulk import Row, Statement
-from squidmesh.adapters.sqlite.rows import attempt_state, trusting
+from squidmesh.adapters.sqlite.bulk import Statement
+from squidmesh.adapters.sqlite.rows import READER
 from squidmesh.domain.entries import AttemptId
 from squidmesh.domain.state import AttemptState
 from squidmesh.records import instant
+from squidmesh.rows import wakeup_rows
 
 _SCHEDULED: Final = """
 select run_id, step, visit, number, queue, status, scheduled_at, visible_at, wake_at, claimed_at,
@@ -53,26 +54,11 @@ def owed_wakeups(
         rows = connection.execute(_SCHEDULED + _DUE, (instant(due_before), limit))
     else:
         rows = connection.execute(_SCHEDULED + _OWED, (instant(now), limit))
-    return tuple(_attempt(row) for row in rows)
-
-
-def _attempt(row: Row) -> tuple[str, AttemptState]:
-    with trusting(row[0]):
-        return row[0], attempt_state(row[1:])
+    return READER.attempts_of_runs(rows)
 
 
 def woken(
     connection: sqlite3.Connection, wakeups: Sequence[tuple[str, AttemptId, datetime]]
 ) -> None:
     """Note when each wake-up is owed; the last of several for one attempt counts."""
-    rows = {
-        (run_id, attempt): (
-            run_id,
-            attempt.step,
-            attempt.visit,
-            attempt.number,
-            instant(wake_at),
-        )
-        for run_id, attempt, wake_at in wakeups
-    }
-    _WOKEN.run(connection, list(rows.values()))
+    _WOKEN.run(connection, wakeup_rows(wakeups))

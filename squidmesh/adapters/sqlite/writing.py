@@ -4,7 +4,7 @@ What several changes of a batch do to one row is written once, as the last of th
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import takewhile
 from typing import Final
@@ -12,17 +12,16 @@ from typing import Final
 from squidmesh.adapters.sqlite.bulk import Row, Statement
 from squidmesh.adapters.sqlite.rows import (
     attempt_row,
-    entries_row,
     moved_row,
     started_row,
     step_row,
     turned_row,
 )
-from squidmesh.domain.entries import Entry
-from squidmesh.domain.state import AttemptState, RunState
+from squidmesh.domain.state import AttemptState
 from squidmesh.judging import Facts, lease_until
 from squidmesh.ports.store import RunChange
-from squidmesh.records import FORMAT, instant
+from squidmesh.records import instant
+from squidmesh.rows import definition_row, entries_row, key_row, receipt_rows
 
 _START: Final = Statement(
     """
@@ -155,7 +154,7 @@ _KEYS: Final = Statement(
     width=6,
 )
 
-_RECEIPTS: Final = Statement(
+RECEIPTS: Final = Statement(
     """
     insert into squidmesh_receipts (run_id, key, command)
     values ?
@@ -202,36 +201,17 @@ def _until(attempt: AttemptState, at: datetime) -> str | None:
 def _write_once(connection: sqlite3.Connection, changes: Sequence[RunChange], facts: Facts) -> None:
     """Write what is never changed again."""
     definitions = {
-        found.fingerprint: (
-            found.fingerprint,
-            found.workflow,
-            found.version,
-            FORMAT,
-            found.document,
-        )
+        found.fingerprint: definition_row(found)
         for change in changes
         if (found := change.definition) is not None
     }
     _DEFINITIONS.run(connection, list(definitions.values()))
-    keys = [
-        (key.scope, key.key, key.run_id, key.command, key.digest, facts.now)
-        for change in changes
-        for key in change.keys
-    ]
+    keys = [(*key_row(key), facts.now) for change in changes for key in change.keys]
     _KEYS.run(connection, keys)
     for change in changes:
         if change.state.receipts:
             entries = [entry for row in change.journal for entry in row.entries]
-            write_receipts(connection, change.state, entries)
-
-
-def write_receipts(
-    connection: sqlite3.Connection, state: RunState, entries: Iterable[Entry]
-) -> None:
-    """Write those receipts of *state* that *entries* have left there."""
-    keys = {entry.issuer.idempotency_key for entry in entries if hasattr(entry, "issuer")}
-    rows = [(state.run_id, key, command) for key, command in state.receipts.items() if key in keys]
-    _RECEIPTS.run(connection, rows)
+            RECEIPTS.run(connection, receipt_rows(change.state, entries))
 
 
 def _write_runs(connection: sqlite3.Connection, changes: Sequence[RunChange], facts: Facts) -> None:
