@@ -306,6 +306,7 @@ def _step_columns(moment: _Moment) -> _Columns:
         ("failures", None),
         ("lost", None),
         ("deferrals", None),
+        ("deferred", None),
         ("carried", bool),
         ("manual", partial(text_to_record, ManualStepPaused)),
         ("since", moment),

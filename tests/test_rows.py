@@ -82,6 +82,7 @@ def step_row(**others: Any) -> Row:
         "failures": 0,
         "lost": 0,
         "deferrals": 0,
+        "deferred": None,
         "carried": 0,
         "manual": None,
         "since": SECONDS,

@@ -44,7 +44,7 @@ def details_of_open(question: Question, step: StepState) -> JsonObject:
     if step.status is StepStatus.RETRYING:
         details |= details_of_error(step.error)
     if attempt.status is AttemptStatus.SCHEDULED and attempt.visible_at > question.now:
-        details["cause"] = _cause_of_delay(question.definition, step)
+        details |= _of_delay(question.definition, step)
     return details
 
 
@@ -65,13 +65,15 @@ def times_of(attempt: AttemptState) -> JsonObject:
     }
 
 
-def _cause_of_delay(definition: WorkflowDefinition | None, step: StepState) -> str:
+def _of_delay(definition: WorkflowDefinition | None, step: StepState) -> JsonObject:
     """What put the attempt off: a retry's backoff, the body's wish, or the step being a timer."""
     if step.status is StepStatus.RETRYING:
-        return "retry"
+        return {"cause": "retry"}
     spec = definition.by_name.get(step.step) if definition is not None else None
     is_timer = spec is not None and isinstance(spec.kind, Wait)
-    return "wait" if is_timer or not step.deferrals else "deferral"
+    if is_timer or not step.deferrals:
+        return {"cause": "wait"}
+    return {"cause": "deferral", "reason": step.deferred}
 
 
 def _of_manual(
@@ -183,6 +185,7 @@ def evidence_of(state: RunState, step: StepState | None) -> JsonObject:
             "failures": step.failures,
             "deliveries": step.lost,
             "deferrals": step.deferrals,
+            "deferred": step.deferred,
         }
         if step.current is not None:
             evidence["attempt"] = _attempt(step.current)

@@ -256,7 +256,8 @@ def _claimed(state: RunState, entry: AttemptClaimed) -> RunState:
         lease_until=entry.at + entry.lease,
         wake_at=None,
     )
-    step = replace(step, status=StepStatus.RUNNING, attempts=_with_latest(step, attempt))
+    attempts = _with_latest(step, attempt)
+    step = replace(step, status=StepStatus.RUNNING, attempts=attempts, deferred=None)
     changed = _put(state, step)
     return amend(changed, begun=True, unclaimed=_still_unclaimed(changed))
 
@@ -294,6 +295,7 @@ def _deferred(state: RunState, entry: AttemptDeferred) -> RunState:
             status=StepStatus.SCHEDULED,
             attempts=_with_latest(step, attempt),
             deferrals=step.deferrals + 1,
+            deferred=entry.reason,
         ),
     )
 
@@ -403,7 +405,8 @@ def _failed_for_good(
 def _attempt_cancelled(state: RunState, entry: AttemptCancelled) -> RunState:
     step = state.steps[entry.step]
     attempts = _ended(step, entry.at, AttemptStatus.CANCELLED)
-    return _put(state, replace(step, status=StepStatus.CANCELLED, attempts=attempts))
+    ended = replace(step, status=StepStatus.CANCELLED, attempts=attempts, deferred=None)
+    return _put(state, ended)
 
 
 def _routed(state: RunState, entry: StepRouted) -> RunState:

@@ -129,6 +129,7 @@ class StepState:
     *ended* is the revision at which it completed, which orders compensation; *applied* the one at
     which its output became part of the context, which orders merging. *failures* counts attempts
     that failed, *lost* those whose lease ran out, *deferrals* how often a body asked to come back.
+    *deferred* is the reason that the body gave for the last time, until somebody takes it up again.
     """
 
     step: str
@@ -144,6 +145,7 @@ class StepState:
     failures: int = 0
     lost: int = 0
     deferrals: int = 0
+    deferred: str | None = None
     carried: bool = False
     manual: ManualStepPaused | None = None
     since: datetime

@@ -263,12 +263,14 @@ def retry(
     )
 
 
-def put_off(state: RunState, step: str, *, at: datetime, visible_at: datetime) -> RunChange:
+def put_off(
+    state: RunState, step: str, *, at: datetime, visible_at: datetime, reason: str | None = None
+) -> RunChange:
     """The holder's wish to come back later with the same attempt."""
     number = state.steps[step].attempts[-1].number
     return following(
         state,
-        AttemptDeferred(at=at, step=step, number=number, visible_at=visible_at),
+        AttemptDeferred(at=at, step=step, number=number, visible_at=visible_at, reason=reason),
         guards=(held(state, step),),
         cause="ReportOutcome",
     )

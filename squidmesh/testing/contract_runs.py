@@ -1,10 +1,12 @@
 """What `RunStore` promises: the right runs in the right order, keys and definitions."""
 
 from datetime import timedelta
+from itertools import product
 
 import attrs
+import pytest
 
-from squidmesh.domain.state import RunStatus
+from squidmesh.domain.state import RunState, RunStatus
 from squidmesh.ports.store import RunQuery, RunSummary
 from squidmesh.testing.builders import (
     FIRST,
@@ -31,9 +33,50 @@ from squidmesh.testing.samples import TEXTS
 HOUR = timedelta(hours=1)
 
 
+LIVE = frozenset({RunStatus.PENDING, RunStatus.RUNNING, RunStatus.CANCELLING})
+STATUSES: tuple[frozenset[RunStatus] | None, ...] = (
+    None,
+    LIVE,
+    frozenset({RunStatus.RUNNING}),
+    frozenset({RunStatus.PENDING, RunStatus.COMPLETED}),
+    frozenset({RunStatus.COMPLETED, RunStatus.CANCELLED}),
+)
+
+
 async def found(store: Storage, query: RunQuery) -> list[str]:
     """The ids of the runs that the query brings, in order."""
     return [summary.state.run_id for summary in await store.list_runs(query)]
+
+
+async def pages(store: Storage, query: RunQuery) -> list[str]:
+    """The ids of all runs that the query brings, page after page."""
+    ids: list[str] = []
+    while page := await store.list_runs(query):
+        ids += [summary.state.run_id for summary in page]
+        query = attrs.evolve(query, behind=(page[-1].state.facts.at, ids[-1]))
+    return ids
+
+
+async def many_runs(store: Storage, clock: VirtualClock) -> list[RunState]:
+    """Runs of two workflows that stand anywhere, two at a time, newest first."""
+    states: list[RunState] = []
+    for number in range(30):
+        workflow = "orders" if number % 3 else "refunds"
+        tags = {"team": "blue"} if number % 4 == 0 else {}
+        at = clock.now()
+        begun = start(run_id(number), at=at, workflow=workflow, fingerprint=workflow, tags=tags)
+        course = [begun]
+        if number % 5:
+            course.append(take(course[-1].state, "load", at=at))
+        if number % 5 == 4:
+            course.append(cancel(course[-1].state, at=at))
+        if number % 5 in {2, 3} and number < 20:
+            course.append(complete(course[-1].state, "load", at=at))
+            course.append(finish(course[-1].state, at=at))
+        await begin(store, *course)
+        states.append(course[-1].state)
+        clock.advance(number % 2)
+    return states[::-1]
 
 
 class RunStoreContract(StorageContract):
@@ -202,6 +245,30 @@ class RunStoreContract(StorageContract):
 
         assert await found(store, query) == [run_id(6), run_id(4)]
 
+    @promises("RunStore.list_runs", 1)
+    @pytest.mark.parametrize("limit", [1, 4, 50])
+    @pytest.mark.parametrize("workflow", [None, "refunds"])
+    async def test_pages_are_the_same_whatever_is_asked_for_and_however_large_they_are(
+        self, store: Storage, clock: VirtualClock, limit: int, workflow: str | None
+    ) -> None:
+        states = await many_runs(store, clock)
+        between = (states[-4].facts.at, states[3].facts.at)
+
+        for statuses, tags, (after, before) in product(
+            STATUSES, ({}, {"team": "blue"}), ((None, None), between)
+        ):
+            query = RunQuery(
+                workflow=workflow,
+                statuses=statuses,
+                tags=tags,
+                started_after=after,
+                started_before=before,
+                limit=limit,
+            )
+            assert await pages(store, query) == [
+                state.run_id for state in states if _is_asked_for(state, query)
+            ]
+
     @promises("RunStore.list_runs", 2)
     async def test_paging_shows_each_run_once_also_while_runs_start_in_between(
         self, store: Storage, clock: VirtualClock
@@ -270,3 +337,14 @@ class RunStoreContract(StorageContract):
 
         assert await store.definition(stored.fingerprint) == stored
         assert await store.definition("unknown") is None
+
+
+def _is_asked_for(state: RunState, query: RunQuery) -> bool:
+    facts = state.facts
+    return (
+        query.workflow in {None, facts.workflow}
+        and (query.statuses is None or state.status in query.statuses)
+        and query.tags.items() <= facts.tags.items()
+        and (query.started_after is None or query.started_after <= facts.at)
+        and (query.started_before is None or facts.at < query.started_before)
+    )

@@ -10,13 +10,14 @@ from squidmesh.domain.evolution import rebuild
 from squidmesh.domain.state import RunState
 from squidmesh.domain.values import Json
 from squidmesh.errors import StoreUnavailableError
-from squidmesh.ports.store import HeldClaim, RunQuery
+from squidmesh.ports.store import HeldClaim, RunChange, RunQuery
 from squidmesh.testing.builders import (
     FIRST,
     LEASE,
     SECOND,
     cancel,
     complete,
+    put_off,
     request,
     run_id,
     start,
@@ -84,6 +85,47 @@ class StateContract(StorageContract):
         assert await _rebuilt(store, FIRST) == report.state
 
     @promises("Store.load", 1)
+    async def test_the_reason_of_a_deferral_stands_until_somebody_takes_the_step_up_again(
+        self, store: Storage, clock: VirtualClock
+    ) -> None:
+        reasons = [await _reason(store, started := start(at=clock.now()))]
+        taken = take(started.state, "load", at=clock.now())
+        await begin(store, taken)
+        soon = clock.now() + LATER
+        deferred = put_off(
+            taken.state, "load", at=clock.now(), visible_at=soon, reason=TEXTS["quotes"]
+        )
+
+        reasons.append(await _reason(store, deferred))
+        clock.advance(LATER)
+        (claimed,) = (await store.claim(request())).claimed
+        held, rebuilt = await state_of(store), await _rebuilt(store, FIRST)
+        again = put_off(held, "load", at=clock.now(), visible_at=soon, reason="the second time")
+        silent = take(again.state, "load", at=clock.now())
+        unsaid = put_off(silent.state, "load", at=clock.now(), visible_at=soon)
+        reasons += [await _reason(store, each) for each in (again, silent, unsaid)]
+
+        assert reasons == [None, TEXTS["quotes"], "the second time", None, None]
+        assert (claimed.entry.number, held.steps["load"].deferred) == (1, None)
+        assert held == rebuilt
+
+    @promises("Store.load", 1)
+    async def test_a_deferral_that_is_taken_back_gives_no_reason_any_more(
+        self, store: Storage, clock: VirtualClock
+    ) -> None:
+        started = start(at=clock.now())
+        taken = take(started.state, "load", at=clock.now())
+        deferred = put_off(
+            taken.state, "load", at=clock.now(), visible_at=clock.now(), reason="not yet"
+        )
+        cancelled = cancel(deferred.state, at=clock.now())
+
+        await begin(store, started, taken, deferred, cancelled)
+
+        assert await state_of(store) == cancelled.state == await _rebuilt(store, FIRST)
+        assert cancelled.state.steps["load"].deferred is None
+
+    @promises("Store.load", 1)
     async def test_numbers_come_back_as_they_were_and_of_the_same_kind(
         self, store: Storage, clock: VirtualClock
     ) -> None:
@@ -142,6 +184,14 @@ class StateContract(StorageContract):
 
         with pytest.raises(StoreUnavailableError):
             await store.load([FIRST])
+
+
+async def _reason(store: Storage, change: RunChange) -> str | None:
+    """Why the step is put off once *change* is written, by the rows and by the journal."""
+    await begin(store, change)
+    state = await state_of(store)
+    assert state == change.state == await _rebuilt(store, change.run_id)
+    return state.steps["load"].deferred
 
 
 async def _rebuilt(store: Storage, run_id: str) -> RunState:

@@ -48,4 +48,5 @@ def _moves_of(state: RunState, attempt: AttemptState, now: datetime) -> list[Mov
         partial(retry, state, step, at=now),
         partial(retry, state, step, at=now, visible_at=now + LATER),
         partial(put_off, state, step, at=now, visible_at=now + LATER),
+        partial(put_off, state, step, at=now, visible_at=now, reason="not yet"),
     ]

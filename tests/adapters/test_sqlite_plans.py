@@ -143,6 +143,7 @@ async def test_priorities_at_both_ends_of_the_range_are_claimed(
     assert claims.next_visible_at == later
 
 
+@pytest.mark.parametrize("statistics", ["none", "of runs that are all alike"])
 @pytest.mark.parametrize(
     ("query", "index"),
     [
@@ -157,8 +158,13 @@ async def test_priorities_at_both_ends_of_the_range_are_claimed(
     ],
 )
 async def test_a_list_walks_along_an_index_and_sorts_nothing(
-    store: SQLiteStore, query: RunQuery, index: str
+    store: SQLiteStore, clock: VirtualClock, query: RunQuery, index: str, statistics: str
 ) -> None:
+    if statistics != "none":
+        alike = [start(run_id(number), at=clock.now()) for number in range(100)]
+        await store.commit(together(*alike))
+        await change(store, "analyze")
+
     for sql, values in listing.statements(query):
         lines = await plan(store, sql, values)
 

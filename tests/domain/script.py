@@ -154,9 +154,11 @@ class Script:
         """Claim the step's attempt and let it fail."""
         return self.report(self.claim(step), Failed(error=error, retry_after=retry_after))
 
-    def defer(self, step: str, delay: timedelta = timedelta(0)) -> tuple[Entry, ...]:
+    def defer(
+        self, step: str, delay: timedelta = timedelta(0), *, reason: str | None = None
+    ) -> tuple[Entry, ...]:
         """Claim the step's attempt and let the body ask to come back later."""
-        return self.report(self.claim(step), PutOff(delay=delay))
+        return self.report(self.claim(step), PutOff(delay=delay, reason=reason))
 
     def lose(
         self, claim: Claim, *, max_deliveries: int = DEFAULT_MAX_DELIVERIES

@@ -70,7 +70,7 @@ def a_busy_run() -> Script:
     run.ok("merged", {"y": 1})
     run.claim("held")
     run.fail("retried", BUSY)
-    run.defer("put_off", seconds(9))
+    run.defer("put_off", seconds(9), reason="the gateway opens at nine")
     return run
 
 
@@ -307,3 +307,27 @@ def test_an_attempt_put_off_after_a_failure_keeps_the_error_of_the_step() -> Non
 
     assert run.step("ask").error == BUSY
     assert run.step("ask").attempts[0].error == BUSY
+
+
+def test_the_reason_of_the_last_deferral_stands_until_the_step_is_taken_up_again() -> None:
+    run = Script(a_chain(an_action("ask"))).start()
+
+    run.defer("ask", reason="the carrier is closed")
+    first = run.step("ask").deferred
+    claim = run.claim("ask")
+    held = run.step("ask").deferred
+    run.report(claim, PutOff(delay=seconds(1)))
+    silent = run.step("ask").deferred
+
+    assert (first, held, silent) == ("the carrier is closed", None, None)
+    assert run.step("ask").deferrals == 2
+
+
+def test_a_deferred_step_that_is_cancelled_gives_no_reason_any_more() -> None:
+    run = Script(a_chain(an_action("ask"))).start()
+    run.defer("ask", reason="the carrier is closed")
+
+    run.cancel()
+
+    assert run.step("ask").status is StepStatus.CANCELLED
+    assert run.step("ask").deferred is None

@@ -113,8 +113,12 @@ async def test_waiting_until_the_time_of_a_deferral(open_mesh: OpenMesh) -> None
     found = await asked(mesh, run.id)
 
     assert found.reason == "waiting_until"
-    assert found.details["cause"] == "deferral"
+    assert (found.details["cause"], found.details["reason"]) == ("deferral", "not open yet")
+    known = found.evidence["step"]
+    assert isinstance(known, dict)
+    assert known["deferred"] == "not open yet"
     assert found.details["visible_at"] == (run.started_at + MINUTE).isoformat()
+    assert "open" not in found.summary
 
 
 async def test_step_scheduled_when_it_is_due_and_the_run_has_begun(

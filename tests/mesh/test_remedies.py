@@ -168,7 +168,7 @@ TOLD: Final = {
         reason="waiting_until",
         status="running",
         step="a",
-        details={**PUT_OFF, "cause": "deferral"},
+        details={**PUT_OFF, "cause": "deferral", "reason": "not open yet"},
         actions=("wait_until", "cancel_run"),
     ),
     "pending_dispatch": Told(
@@ -303,6 +303,7 @@ def facts_of(run: Run, name: str, evidence: Mapping[str, Any]) -> dict[str, obje
             "failures": ended.count("failed"),
             "deliveries": known.deliveries,
             "deferrals": evidence["step"]["deferrals"],
+            "deferred": evidence["step"]["deferred"],
         }
     }
     if known.attempts:

@@ -150,30 +150,20 @@ def list_runs(query: RunQuery) -> Steps[tuple[RunSummary, ...]]:
 
 def statement(query: RunQuery) -> tuple[str, tuple[object, ...]]:
     """The statement that *query* takes, and its values; no text if nothing can be found."""
-    walks = _walks(query)
+    statuses = sorted(query.statuses or (), key=lambda status: status.value)
+    live = [status for status in statuses if not status.is_final]
+    walks = [_FINAL.replace("{status}", status.value) for status in statuses if status.is_final]
+    if query.statuses is None:
+        walks.append(_walk(query, "started_at, run_id, current_step", _TAGGED, _WANTED))
+    if live:
+        walks.append(_live(query, live))
     if not walks:
         return "", ()
-    values: tuple[object, ...] = _values(query)
-    if query.statuses is not None and any(not status.is_final for status in query.statuses):
-        values = (*values, quoted([status.value for status in _sorted(query.statuses)]))
     newest_first = _NEWEST_FIRST.replace("{most}", _WANTED)
     walks = [f"(select * from ({walk}) as walk {newest_first})" for walk in walks]
     page = f"select * from ({' union all '.join(walks)}) as found {newest_first}"
-    return f"select run_id::text, current_step from ({page}) as page", values
-
-
-def _walks(query: RunQuery) -> list[str]:
-    if query.statuses is None:
-        return [_walk(query, "started_at, run_id, current_step", _TAGGED, _WANTED)]
-    final = [status for status in _sorted(query.statuses) if status.is_final]
-    walks = [_FINAL.replace("{status}", status.value) for status in final]
-    places = dict.fromkeys(
-        place
-        for status in _sorted(query.statuses)
-        if not status.is_final
-        for place in _CANDIDATES[status]
-    )
-    return [*walks, _live(query, places)] if places else walks
+    asked_for = (quoted([status.value for status in live]),) if live else ()
+    return f"select run_id::text, current_step from ({page}) as page", _values(query) + asked_for
 
 
 def _walk(query: RunQuery, columns: str, condition: str, most: str) -> str:
@@ -185,14 +175,11 @@ def _walk(query: RunQuery, columns: str, condition: str, most: str) -> str:
     return _WALKS.replace("{walk}", walk.replace("{workflow}", "known_workflow"))
 
 
-def _live(query: RunQuery, places: Iterable[str]) -> str:
+def _live(query: RunQuery, statuses: Iterable[RunStatus]) -> str:
     """What is asked of a run besides its workflow and time does not prolong the walk."""
     near = _walk(query, "started_at, run_id, current_step, status, tags", "true", _NEAR)
+    places = dict.fromkeys(place for status in statuses for place in _CANDIDATES[status])
     return _LIVE.replace("{near}", near).replace("{candidates}", " union ".join(places))
-
-
-def _sorted(statuses: Iterable[RunStatus]) -> list[RunStatus]:
-    return sorted(statuses, key=lambda status: status.value)
 
 
 def _values(query: RunQuery) -> tuple[object, ...]:

@@ -41,6 +41,8 @@ LATEST: Final = """
 
 _LATEST: Final = LATEST.replace("{queue}", "coalesce(step_runs.queue, runs.queue)")
 
+# What is claimed or over keeps the reason of the deferral before it, since nothing is written there
+# to no end; and an attempt before the latest one has nothing to prove any more.
 _STATES: Final = f"""
 select (select coalesce($1::timestamptz, clock_timestamp())), {_RUN},
     array(
@@ -48,6 +50,7 @@ select (select coalesce($1::timestamptz, clock_timestamp())), {_RUN},
             json_build_array(
                 step, visit, status, output, under, error, transition, ended, applied,
                 coalesce(failures, 0), coalesce(lost, 0), coalesce(deferrals, 0),
+                case when attempt_status = 'scheduled' then deferred end,
                 coalesce(carried, false), manual, since, output_encoding | error_encoding
             ),
             case when number is not null then json_build_array({_LATEST}) end
@@ -59,8 +62,7 @@ select (select coalesce($1::timestamptz, clock_timestamp())), {_RUN},
     array(
         select json_build_array(
             step, visit, number, queue, status, scheduled_at, visible_at, null, claimed_at,
-            ended_at, claim_id, token_hash, owner, lease, lease_until, fence, error,
-            error_encoding
+            ended_at, claim_id, null, owner, lease, lease_until, fence, error, error_encoding
         )::text
         from {{schema}}.attempts
         where attempts.run_id = runs.run_id

@@ -22,7 +22,7 @@ from squidmesh.rows import (
     turned_values,
 )
 
-_NO_ATTEMPT: Final = (None,) * 17
+_NO_ATTEMPT: Final = (None,) * 18
 
 
 def moved_row(change: RunChange) -> Row:
@@ -89,6 +89,7 @@ def latest_row(facts: RunStarted, step: StepState, attempt: AttemptState | None)
         attempt.queue if waits or attempt.queue != facts.queue else None,
         facts.fingerprint if waits else None,
         facts.concurrency_key if waits else None,
+        step.deferred,
         document_or_null(attempt.error),
     )
 
@@ -129,7 +130,6 @@ def attempt_row(run_id: str, attempt: AttemptState) -> Row:
         None if attempt.lease is None else microseconds(attempt.lease),
         attempt.fence,
         attempt.claim_id,
-        attempt.token_hash,
         attempt.owner,
         attempt.queue,
         document_or_null(attempt.error),

@@ -74,6 +74,7 @@ _LATEST: Final = columns(
     queue="text",
     definition="text",
     concurrency_key="text",
+    deferred="text",
     attempt_error="text",
 )
 
@@ -92,7 +93,6 @@ _ATTEMPT: Final = columns(
     lease="bigint",
     fence="integer",
     claim_id="text",
-    token_hash="text",
     owner="text",
     queue="text",
     error="text",

@@ -43,12 +43,14 @@ _FIRST_ENTRIES: Final = Statement(
     width=1,
 )
 
+# A claim leaves the reason of the deferral before it: nothing but the status is written there.
 _STEPS: Final = Statement(
     """
     with wanted (run_id) as (values ?)
     select steps.run_id, steps.step, steps.visit, steps.status, steps.output, steps.under,
         steps.error, steps.transition, steps.ended, steps.applied, steps.failures, steps.lost,
-        steps.deferrals, steps.carried, steps.manual, steps.since,
+        steps.deferrals, case when steps.status <> 'running' then steps.deferred end,
+        steps.carried, steps.manual, steps.since,
         steps.output_encoding | steps.error_encoding
     from wanted
     cross join squidmesh_step_runs as steps

@@ -56,6 +56,7 @@ def step_row(run_id: str, step: StepState, position: int) -> Row:
         step.failures,
         step.lost,
         step.deferrals,
+        step.deferred,
         step.carried,
         document_or_null(step.manual),
         instant(step.since),

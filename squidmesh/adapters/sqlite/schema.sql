@@ -66,6 +66,7 @@ create table squidmesh_step_runs (
     failures integer not null,
     lost integer not null,
     deferrals integer not null,
+    deferred text,
     carried integer not null,
     manual text,
     since text not null,

@@ -82,7 +82,7 @@ _STEPS: Final = Statement(
     """
     insert into squidmesh_step_runs (
         run_id, step, visit, position, status, output, under, error, transition, ended, applied,
-        failures, lost, deferrals, carried, manual, since
+        failures, lost, deferrals, deferred, carried, manual, since
     )
     values ?
     on conflict (run_id, step, visit) do update
@@ -96,10 +96,11 @@ _STEPS: Final = Statement(
         failures = excluded.failures,
         lost = excluded.lost,
         deferrals = excluded.deferrals,
+        deferred = excluded.deferred,
         carried = excluded.carried,
         manual = excluded.manual
     """,
-    width=17,
+    width=18,
 )
 
 # A claim that stands keeps its lease, which heartbeats may have moved.
