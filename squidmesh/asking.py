@@ -74,12 +74,16 @@ async def explanation(engine: Engine, run_id: object, *, step: str | None) -> Ex
     definition = await _definition(engine, state)
     lacking = await _lacking(engine, state.facts.fingerprint)
     runnable, missing = lacking is not None, lacking or frozenset()
+    registered = engine.registry.by_name.get(state.facts.workflow)
+    today = registered.definition if registered is not None else None
     now = engine.time.now()
     if step is None:
-        return explain(definition, state, now=now, runnable=runnable, lacking=missing)
+        return explain(definition, state, now=now, runnable=runnable, lacking=missing, today=today)
     found = None
     if isinstance(step, str):
-        found = explain_step(definition, state, step, now=now, runnable=runnable, lacking=missing)
+        found = explain_step(
+            definition, state, step, now=now, runnable=runnable, lacking=missing, today=today
+        )
     if found is None:
         raise no_such_step("step", definition)
     return found

@@ -15,7 +15,7 @@ from squidmesh.domain.compatibility import (
     Misfit,
     Signatures,
     demands,
-    misfits,
+    is_in_payload,
     would_fail,
     would_wait,
 )
@@ -57,8 +57,9 @@ class VersionCheck:
     """The runs in flight of one version of a workflow: its label, and its definition's fingerprint.
 
     *registered* says whether today's code starts runs under this very definition; those of another
-    one go on under their own. *paused* runs wait for a person. *blocked* names a hundred runs at
-    the most and *more_blocked* counts the rest; *obstacles* counts the runs that meet each.
+    one go on under their own. *paused* runs wait for a person. *blocked* counts the runs that are
+    not safe, and *listed* names the hundred newest of them at the most; *obstacles* counts the
+    runs that meet each.
     """
 
     workflow: str
@@ -68,8 +69,8 @@ class VersionCheck:
     runs: int
     safe: int
     paused: int
-    blocked: tuple[BlockedRun, ...]
-    more_blocked: int
+    blocked: int
+    listed: tuple[BlockedRun, ...]
     obstacles: Mapping[Obstacle, int]
 
 
@@ -92,7 +93,7 @@ class CheckReport:
     @property
     def blocked(self) -> int:
         """How many of them are blocked."""
-        return sum(version.runs - version.safe for version in self.versions)
+        return sum(version.blocked for version in self.versions)
 
 
 async def check_runs(engine: Engine, workflow: str | None) -> CheckReport:
@@ -128,9 +129,10 @@ class _Fit:
     misfits: tuple[Misfit, ...] = ()
 
     def is_plain(self, state: RunState) -> bool:
-        """Whether the run's payload alone tells that nothing is in its way."""
-        wanted = (one.name for parameters in self.wanted.values() for one in parameters)
-        return not self.misfits and all(name in state.facts.payload for name in wanted)
+        """Whether it is plain without more of the run's state that nothing is in its way."""
+        if self.definition is None or self.misfits:
+            return False
+        return is_in_payload(self.definition, state, self.wanted)
 
     def obstacles(self, state: RunState) -> tuple[Obstacle, ...]:
         """What is in the way of a run whose whole state is known."""
@@ -157,14 +159,14 @@ class _Tally:
     fingerprint: str
     runs: int = 0
     paused: int = 0
-    blocked: list[BlockedRun] = attrs.field(factory=list[BlockedRun])
-    blocked_runs: int = 0
+    blocked: int = 0
+    listed: list[BlockedRun] = attrs.field(factory=list[BlockedRun])
     obstacles: dict[Obstacle, int] = attrs.field(factory=dict[Obstacle, int])
 
     def block(self, run: BlockedRun) -> None:
-        self.blocked_runs += 1
-        if len(self.blocked) < MOST_LISTED:
-            self.blocked.append(run)
+        self.blocked += 1
+        if len(self.listed) < MOST_LISTED:
+            self.listed.append(run)
         for obstacle in run.obstacles:
             self.obstacles[obstacle] = self.obstacles.get(obstacle, 0) + 1
 
@@ -175,10 +177,10 @@ class _Tally:
             fingerprint=self.fingerprint,
             registered=registered,
             runs=self.runs,
-            safe=self.runs - self.blocked_runs,
+            safe=self.runs - self.blocked,
             paused=self.paused,
-            blocked=tuple(self.blocked),
-            more_blocked=self.blocked_runs - len(self.blocked),
+            blocked=self.blocked,
+            listed=tuple(self.listed),
             obstacles=dict(sorted(self.obstacles.items(), key=_weight)),
         )
 
@@ -275,7 +277,7 @@ class _Check:
             definition=definition,
             signatures=signatures,
             wanted=demands(before, signatures),
-            misfits=misfits(definition, signatures),
+            misfits=registry.misfits(mark),
         )
 
     async def _stored(self, mark: str) -> WorkflowDefinition | None:

@@ -326,11 +326,7 @@ def _repeated(
     carried: tuple[Carried, ...] = ()
     old = engine.registry.known(facts.fingerprint)
     if command.from_step is not None and old is not None:
-        carried = tuple(
-            item
-            for item in carried_over(old, source, command.from_step)
-            if item.step in workflow.definition.by_name
-        )
+        carried = carried_over(old, source, command.from_step, workflow.definition)
     return StartRun(
         run_id=command.new_run_id,
         workflow=workflow.name,

@@ -249,8 +249,13 @@ class InvalidTransitionError(SquidMeshError):
     """The run's status does not allow it, and nothing was written."""
 
     def __init__(self, from_: str, to: str) -> None:
+        told = (
+            f"The run is {from_} already"
+            if from_ == to
+            else f"A run that is {from_} cannot become {to}"
+        )
         super().__init__(
-            f"A run that is {from_} cannot become {to}; explain_run() says what may be done.",
+            f"{told}; explain_run() says what may be done.",
             details={"from": from_, "to": to},
         )
 

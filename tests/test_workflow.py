@@ -2,8 +2,12 @@
 
 import enum
 import functools
+import os
+import subprocess
+import sys
 from datetime import date, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import attrs
@@ -422,3 +426,44 @@ def test_an_object_that_is_callable_is_known_by_its_class() -> None:
     keys = [one.kind.body.key for one in Errand.definition.steps if isinstance(one.kind, Action)]
 
     assert [key.rpartition(".")[2] for key in keys] == ["Greeter", "greet"]
+
+
+PROGRAM = """
+from squidmesh import Workflow, manual, step
+
+
+def work() -> None: ...
+
+
+class Shop(Workflow[None]):
+    name = "shop"
+    by_hand = manual()
+    work = step(work)
+
+
+if __name__ == "__main__":
+    print(Shop.definition.fingerprint)
+"""
+
+
+def test_a_function_of_the_program_itself_is_known_by_the_name_that_others_import_it_by(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "app.py").write_text(PROGRAM)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    ways = (["app.py"], ["-m", "app"], ["-c", "import app; print(app.Shop.definition.fingerprint)"])
+
+    told = [
+        subprocess.run(
+            [sys.executable, *way],
+            cwd=tmp_path,
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for way in ways
+    ]
+
+    assert len(set(told)) == 1
+    assert told[0].strip()

@@ -2,11 +2,12 @@
 
 A run keeps the definition that it started under, while its bodies are those of whoever works on
 it. So a function may be gone, or may ask for what nobody provided then. Both are found here before
-anything is claimed: what would fail an attempt for good is left to somebody who can run it.
+anything is claimed: what would fail the attempts of all runs is left to somebody who can run it.
 
-Workers judge a definition as a whole, once, since they claim by definition and step. What a single
-run has in hand may still be less than that: `would_wait` and `would_fail` tell of one run at a
-time, before a release is out.
+Workers judge a definition as a whole, once, since they claim by definition and step. They leave a
+step alone only if, for all they know, no run has what it takes; a single run may still have less in
+hand than others, and then its attempt is claimed and fails. `would_wait` and `would_fail` tell of
+one run at a time which it is, before a release is out.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,13 +33,19 @@ class Misfit:
     """Why a *visit* (a step, or ``compensate:<step>``) cannot be run by the bodies that there are.
 
     *body* is the key of the function that the definition names; *parameter* is one that today's
-    function asks for and that nothing provides.
+    function asks for and that no step before and no payload in question provides.
     """
 
     visit: str
     code: MisfitCode
     body: str
     parameter: str | None = None
+
+
+def fields_of(*definitions: WorkflowDefinition) -> frozenset[str]:
+    """The names of all that a run of these definitions may bring along, whatever starts it."""
+    triggers = (trigger for definition in definitions for trigger in definition.triggers)
+    return frozenset(name for trigger in triggers for name in trigger.payload.by_name)
 
 
 def misfits(
@@ -48,13 +55,11 @@ def misfits(
 ) -> tuple[Misfit, ...]:
     """Everything of *definition* that the bodies of these *signatures* cannot run.
 
-    *payloads* are the names of fields that runs bring along, those of each trigger by default: a
-    parameter has to be provided under all of them.
+    A parameter has to be provided under each of the *payloads*, sets of names that runs bring
+    along. By default there is one, of all that a run of any trigger may bring.
     """
     if payloads is None:
-        payloads = {
-            trigger.name: frozenset(trigger.payload.by_name) for trigger in definition.triggers
-        }
+        payloads = {"": fields_of(definition)}
     needed = bodies_of(definition)
     missing = [
         Misfit(visit=visit, code="missing_body", body=body.key)
@@ -128,10 +133,23 @@ def would_wait(
     return tuple(misfit for misfit in found if misfit.visit in ahead)
 
 
+def is_in_payload(definition: WorkflowDefinition, state: RunState, wanted: Signatures) -> bool:
+    """Whether the run's payload alone has all that is *wanted*, so that `would_fail` finds nothing.
+
+    What `inputs` fetches from elsewhere may be missing whatever the payload has under that name.
+    """
+    return all(
+        one.name in state.facts.payload
+        and (is_compensation(visit) or one.name not in definition.by_name[visit].inputs)
+        for visit, parameters in wanted.items()
+        for one in parameters
+    )
+
+
 def would_fail(
     definition: WorkflowDefinition, signatures: Signatures, state: RunState, wanted: Signatures
 ) -> tuple[Misfit, ...]:
-    """What is ahead of the run, would be claimed, and would fail for want of an input.
+    """What is ahead of the run and would fail, once it is claimed, for want of an input.
 
     *wanted* are the parameters to look at, by visit. What is there counts as provided, and so does
     what a step may write that is yet to end. For a step that is open with transitions, that is
@@ -140,7 +158,7 @@ def would_fail(
     ahead = visits_ahead(definition, state) & wanted.keys()
     if not ahead:
         return ()
-    payload = {state.run_id: frozenset(state.facts.payload)}
+    payload = {"": frozenset(state.facts.payload)}
     unfed = {(found.visit, found.parameter) for found in misfits(definition, signatures, payload)}
     return tuple(
         Misfit(visit=visit, code="missing_input", body=body.key, parameter=one.name)

@@ -104,11 +104,15 @@ class AttemptId(NamedTuple):
 
 @attrs.frozen(kw_only=True)
 class Carried:
-    """A step whose output a replay brings along; *under* is its output key, None merges it."""
+    """A step whose output a replay brings along; *under* is its output key, None merges it.
+
+    *undone* says that what the step did had been taken back by then.
+    """
 
     step: str
     output: Json
     under: str | None = None
+    undone: bool = False
 
 
 # Without slots, so that what many runs have in common is copied at once (domain.replacing).

@@ -12,7 +12,7 @@ from squidmesh.domain.inspection import (
     step_status,
 )
 from squidmesh.domain.planning import is_applied
-from squidmesh.domain.reasons import Question, Reason
+from squidmesh.domain.reasons import Question, Reason, is_stranded
 from squidmesh.domain.recovery import error_data
 from squidmesh.domain.serial_reading import END
 from squidmesh.domain.state import (
@@ -22,6 +22,7 @@ from squidmesh.domain.state import (
     StepState,
     StepStatus,
 )
+from squidmesh.domain.validation_binding import bodies_of
 from squidmesh.domain.values import Json, JsonObject
 
 
@@ -45,7 +46,15 @@ def details_of_open(question: Question, step: StepState) -> JsonObject:
         details |= details_of_error(step.error)
     if attempt.status is AttemptStatus.SCHEDULED and attempt.visible_at > question.now:
         details |= _of_delay(question.definition, step)
+    if question.runnable and is_stranded(question, step):
+        details["function"] = _function_of(question.definition, step.step)
     return details
+
+
+def _function_of(definition: WorkflowDefinition | None, visit: str) -> Json:
+    """The key of the function that a visit runs."""
+    body = bodies_of(definition).get(visit) if definition is not None else None
+    return body.key if body is not None else None
 
 
 def times_of(attempt: AttemptState) -> JsonObject:

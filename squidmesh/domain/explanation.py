@@ -25,6 +25,7 @@ from squidmesh.domain.inspection import is_doomed, may_still_come, open_steps, s
 from squidmesh.domain.reasons import (
     Question,
     Reason,
+    is_stranded,
     reason_of_failed_step,
     reason_of_failure,
     reason_of_open,
@@ -81,10 +82,7 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     ),
     Reason.WAITING_FOR_RETRY: "Step {step!r} failed, and attempt {attempt} is due at {visible_at}.",
     Reason.WAITING_UNTIL: "Step {step!r} waits until {visible_at}.",
-    Reason.NO_WORKER_FOR_WORKFLOW: (
-        "Step {step!r} is due since {visible_at}, and no worker seen lately can run it as the"
-        " workflow was when the run started."
-    ),
+    Reason.NO_WORKER_FOR_WORKFLOW: "Step {step!r} is due since {visible_at}",
     Reason.PENDING_DISPATCH: (
         "Step {step!r} is due since {visible_at}, and nobody has worked on the run yet."
     ),
@@ -98,6 +96,9 @@ _STEP_SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.RETRY_EXHAUSTED: "Step {step!r} used up its attempts, the last one with {code!r}.",
     Reason.STEP_FAILED: "Step {step!r} failed with {code!r}.",
 }
+_NO_WORKER: Final = ", and no worker of its workflow was seen lately."
+_NO_FUNCTION: Final = ", and no worker seen lately has a fitting {function}."
+_UNDOING_STRANDED: Final = "The run has failed and undoes what it did; {step!r} is at its turn"
 _NOTHING_OPEN: Final = "Nothing of the run is scheduled, claimed or paused."
 _NEVER_REACHED: Final = "Step {step!r} was not reached, and the run does not come by it any more."
 
@@ -109,22 +110,28 @@ def explain(
     now: datetime,
     runnable: bool,
     lacking: Collection[str] = (),
+    today: WorkflowDefinition | None = None,
 ) -> Explanation:
     """Why the run stands where it stands at *now*.
 
     *definition* is the one that the run carries, None if it cannot be read; *runnable* says
     whether a worker seen lately, or whoever asks, knows the workflow, and *lacking* which steps
-    none of them can run.
+    none of them can run. *today* is the definition that a replay would start under, if known.
     """
     question = Question(
-        definition=definition, state=state, now=now, runnable=runnable, lacking=lacking
+        definition=definition,
+        state=state,
+        now=now,
+        runnable=runnable,
+        lacking=lacking,
+        today=today,
     )
     reason, step = reason_of_run(question)
     if state.status.is_final:
         return _of_final_run(question, reason, step)
     details = details_of_open(question, step) if step is not None else {}
     details |= details_of_rest(question)
-    sentence = _SENTENCES[reason] if step is not None else _NOTHING_OPEN
+    sentence = _sentence(question, reason, step) if step is not None else _NOTHING_OPEN
     return _explanation(
         question,
         reason,
@@ -144,10 +151,16 @@ def explain_step(
     now: datetime,
     runnable: bool,
     lacking: Collection[str] = (),
+    today: WorkflowDefinition | None = None,
 ) -> Explanation | None:
     """Why one step stands where it stands; None if the run has no such step."""
     question = Question(
-        definition=definition, state=state, now=now, runnable=runnable, lacking=lacking
+        definition=definition,
+        state=state,
+        now=now,
+        runnable=runnable,
+        lacking=lacking,
+        today=today,
     )
     known = state.steps.get(step)
     if known is not None:
@@ -169,12 +182,27 @@ def explain_step(
     )
 
 
+def _sentence(question: Question, reason: Reason, step: StepState) -> str:
+    """What is said of an open step; where nobody can run it, that is what has to be known."""
+    is_undoing = reason is Reason.COMPENSATING
+    if not (is_undoing or reason is Reason.NO_WORKER_FOR_WORKFLOW):
+        return _SENTENCES[reason]
+    if not is_stranded(question, step):
+        return _SENTENCES[reason]
+    said = _UNDOING_STRANDED if is_undoing else _SENTENCES[reason]
+    return said + (_NO_FUNCTION if question.runnable else _NO_WORKER)
+
+
 def _of_final_run(question: Question, reason: Reason, step: StepState | None) -> Explanation:
     state = question.state
     replay, actions = replay_of(question)
     details: JsonObject = {"replay": replay, "ended_at": text_of(state.ended_at)}
     if state.status is RunStatus.FAILED:
         details |= details_of_failure(question, reason, step, state.error)
+        resumption = resumption_of(question)
+        # What could not be undone still stands, and a replay from the start would do it again.
+        stands = reason is Reason.COMPENSATION_FAILED
+        actions = (*resumption, *actions) if stands else (*actions, *resumption)
     return _explanation(
         question,
         reason,
@@ -182,7 +210,7 @@ def _of_final_run(question: Question, reason: Reason, step: StepState | None) ->
         status=state.status.value,
         sentence=_SENTENCES[reason],
         details=details,
-        actions=(*actions, *resumption_of(question)),
+        actions=actions,
     )
 
 
@@ -196,7 +224,7 @@ def _of_open_step(question: Question, step: StepState) -> Explanation:
         reason,
         step,
         status=step.status.value,
-        sentence=_SENTENCES[reason],
+        sentence=_sentence(question, reason, step),
         details=details_of_open(question, step),
         actions=next_actions(question, reason, (step,)),
     )

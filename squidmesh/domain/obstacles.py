@@ -103,7 +103,8 @@ def _of_missing_input(step: str, parameter: str, consequence: Consequence, *, un
     what = f"What undoes step {step!r}" if undoes else f"The function of step {step!r}"
     who = _who(undoes=undoes)
     behind = {
-        "waits": f"neither its version's steps nor payload provide it; {who} waits there.",
+        "waits": "neither a step of its version nor any payload class that is known here"
+        f" provides it; {who} waits there.",
         "fails": "nothing has provided it in this run; the attempt fails.",
     }
     return f"{what} asks for {parameter!r} now, and {behind[consequence]}"

@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from squidmesh.domain.definition import WorkflowDefinition
-from squidmesh.domain.dispatch import is_lost
+from squidmesh.domain.dispatch import is_due, is_lost
 from squidmesh.domain.entries import ErrorRecord, ManualKind
 from squidmesh.domain.inspection import open_steps
 from squidmesh.domain.state import (
@@ -57,7 +57,7 @@ class Question:
     """A run as it is asked about: with the definition that it carries, at a moment.
 
     *runnable* says whether anybody is there who knows its workflow; *lacking* are the steps that
-    nobody has a body for all the same.
+    nobody has a body for all the same, and *today* the definition under which runs start now.
     """
 
     definition: WorkflowDefinition | None
@@ -65,6 +65,7 @@ class Question:
     now: datetime
     runnable: bool
     lacking: Collection[str] = ()
+    today: WorkflowDefinition | None = None
 
     def can_run(self, step: str) -> bool:
         """Whether anybody is there who could run *step*."""
@@ -119,6 +120,12 @@ def reason_of_open(question: Question, step: StepState) -> Reason:
         return Reason.WAITING_UNTIL
     # A retry that is due waits for nothing but somebody who can run it.
     return _without_attempt(question.state) if can_run else Reason.NO_WORKER_FOR_WORKFLOW
+
+
+def is_stranded(question: Question, step: StepState) -> bool:
+    """Whether an open step is due and nobody is there who could run it."""
+    attempt = step.current
+    return attempt is not None and is_due(attempt, question.now) and not question.can_run(step.step)
 
 
 def _without_attempt(state: RunState) -> Reason:

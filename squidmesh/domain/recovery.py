@@ -139,10 +139,18 @@ def _repeats(definition: WorkflowDefinition, step: str, from_step: str) -> bool:
 
 
 def carried_over(
-    definition: WorkflowDefinition, state: RunState, from_step: str
+    definition: WorkflowDefinition,
+    state: RunState,
+    from_step: str,
+    today: WorkflowDefinition | None = None,
 ) -> tuple[Carried, ...]:
-    """The outputs that a replay from *from_step* brings along, in their order of application."""
-    return tuple(_carry(step) for step in _applied_before(definition, state, from_step))
+    """The outputs that a replay from *from_step* brings along, in their order of application.
+
+    A step that *today* does not know any more is left behind if it had nothing to bring.
+    """
+    known = (definition if today is None else today).by_name
+    carried = (_carry(state, step) for step in _applied_before(definition, state, from_step))
+    return tuple(item for item in carried if item.step in known or item.output not in (None, {}))
 
 
 def _applied_before(
@@ -165,23 +173,29 @@ def undone_before(
 
     A replay from there brings their outputs along, which tell of what is not there any more.
     """
-    planned = state.undoing.remaining if state.undoing is not None else ()
-    return tuple(
-        step.step
-        for step in _applied_before(definition, state, from_step)
-        if step.step in planned or _was_undone(state, step.step)
-    )
+    before = _applied_before(definition, state, from_step)
+    return tuple(step.step for step in before if _is_undone(state, step.step))
 
 
-def _was_undone(state: RunState, step: str) -> bool:
+def _is_undone(state: RunState, step: str) -> bool:
+    """Whether the step was undone, here or in the run that it was brought from, or is about to."""
+    if state.undoing is not None and step in state.undoing.remaining:
+        return True
     visit = state.steps.get(compensation_of(step))
-    return visit is not None and visit.status is StepStatus.COMPLETED
+    if visit is not None:
+        return visit.status is StepStatus.COMPLETED
+    return any(item.undone for item in state.facts.carried if item.step == step)
 
 
-def _carry(step: StepState) -> Carried:
+def _carry(state: RunState, step: StepState) -> Carried:
     # A decision without an output key was never part of the context, so it must not be merged.
     unmerged = step.manual is not None and step.under is None
-    return Carried(step=step.step, output=None if unmerged else step.output, under=step.under)
+    return Carried(
+        step=step.step,
+        output=None if unmerged else step.output,
+        under=step.under,
+        undone=_is_undone(state, step.step),
+    )
 
 
 def _application(step: StepState) -> int:

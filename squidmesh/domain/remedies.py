@@ -8,9 +8,15 @@ import attrs
 from returns.pipeline import is_successful
 
 from squidmesh.domain.commands import ReplayIsUnsafe, ReplayRun
+from squidmesh.domain.definition import WorkflowDefinition
 from squidmesh.domain.dispatch import WAKEUP_GRACE, is_due, is_lost
 from squidmesh.domain.reasons import Question, Reason
-from squidmesh.domain.recovery import refusal_to_replay, undone_before
+from squidmesh.domain.recovery import (
+    carried_over,
+    refusal_to_replay,
+    refusal_to_start_at,
+    undone_before,
+)
 from squidmesh.domain.state import AttemptState, RunStatus, StepState
 from squidmesh.domain.validation_binding import bodies_of
 from squidmesh.domain.values import Json, JsonObject
@@ -125,16 +131,15 @@ def replay_of(
             "workflow_definition": "unavailable",
         }
         return unknown, ()
-    command = ReplayRun(new_run_id="", from_step=from_step)
-    allowed = refusal_to_replay(question.definition, question.state, command)
+    definition, state = question.definition, question.state
+    allowed = refusal_to_replay(definition, state, ReplayRun(new_run_id="", from_step=from_step))
     if is_successful(allowed):
-        undone = (
-            ()
-            if from_step is None
-            else undone_before(question.definition, question.state, from_step)
-        )
-        if undone:
-            return {"allowed": True, "blocked_by": [], "undone": [*undone]}, ()
+        if from_step is not None:
+            if not _leads_on_today(definition, question, from_step):
+                return {"allowed": False, "blocked_by": [], "workflow_definition": "changed"}, ()
+            undone = undone_before(definition, state, from_step)
+            if undone:
+                return {"allowed": True, "blocked_by": [], "undone": [*undone]}, ()
         start = "" if from_step is None else f", from_step={from_step!r}"
         call = f'await mesh.replay_run("{question.state.run_id}"{start})'
         return {"allowed": True, "blocked_by": []}, (NextAction("replay_run", call),)
@@ -147,6 +152,15 @@ def replay_of(
         "blocked_by": blocking,
         "required_override": "allow_irreversible",
     }, ()
+
+
+def _leads_on_today(definition: WorkflowDefinition, question: Question, step: str) -> bool:
+    """Whether a replay may begin at *step* under the definition that it would have, if known."""
+    today = question.today
+    if today is None:
+        return True
+    carried = carried_over(definition, question.state, step, today)
+    return refusal_to_start_at(today, step, carried) is None
 
 
 def resumption_of(question: Question) -> tuple[NextAction, ...]:

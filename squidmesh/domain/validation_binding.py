@@ -113,7 +113,7 @@ class _Providers:
                 untyped |= bit
         return cls(writers=writers, untyped=untyped, payloads=payloads)
 
-    def lacking(self, key: str, steps: int) -> tuple[str, ...]:
+    def without(self, key: str, steps: int) -> tuple[str, ...]:
         """The payloads under which neither they nor one of *steps* provides *key*."""
         if steps & (self.writers.get(key, 0) | self.untyped):
             return ()
@@ -153,7 +153,7 @@ def _unprovided(
         if source is None and not parameter.required:
             continue
         key = parameter.name if source is None else next(iter(source), "")
-        lacking = providers.lacking(key, before) if key else ()
+        lacking = providers.without(key, before) if key else ()
         if lacking:
             yield Unprovided(
                 visit=step.name,
@@ -172,7 +172,7 @@ def _unprovided_undoing(
         if parameter.is_context or not parameter.required or parameter.name in COMPENSATION_INPUTS:
             continue
         # By the time that a step is undone, any other may have been completed: all bits are set.
-        lacking = providers.lacking(parameter.name, -1)
+        lacking = providers.without(parameter.name, -1)
         if lacking:
             yield Unprovided(
                 visit=visit,

@@ -42,7 +42,15 @@ def assemble_engine(store: Storage, settings: Settings) -> Engine:
     committer = Committer(store, registry, time, KnownStates(store, time))
     owner = settings.ids.owner()
     hinting = Hinting(store, clock, owner)
-    dispatcher = Dispatcher(settings.executor, store, time, telemetry, hinting)
+    dispatcher = Dispatcher(
+        executor=settings.executor,
+        store=store,
+        states=committer.states,
+        registry=registry,
+        time=time,
+        telemetry=telemetry,
+        hinting=hinting,
+    )
     engine = Engine(
         store=store,
         clock=clock,

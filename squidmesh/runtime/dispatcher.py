@@ -9,7 +9,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
 import attrs
 
@@ -23,12 +23,14 @@ from squidmesh.domain.entries import (
 )
 from squidmesh.domain.state import AttemptState, AttemptStatus, RunState, is_compensation
 from squidmesh.domain.values import Json
-from squidmesh.errors import JournalCorruptError
+from squidmesh.errors import StoreUnavailableError
 from squidmesh.logs import logger
 from squidmesh.ports.executor import EnqueueOptions, Executor
-from squidmesh.ports.store import AttemptStore, Store
+from squidmesh.ports.store import AttemptStore
 from squidmesh.runtime.asks import Settled
 from squidmesh.runtime.hinting import Hinting
+from squidmesh.runtime.known_states import KnownStates
+from squidmesh.runtime.registry import Registry
 from squidmesh.runtime.store_time import StoreTime
 from squidmesh.runtime.telemetry import Telemetry
 
@@ -42,16 +44,14 @@ _BY_COMMAND: Final = (RunStarted, ManualStepResolved, CancelRequested)
 log = logger("dispatch")
 
 
-class Rows(Store, AttemptStore, Protocol):
-    """What says which attempts wait, and of which runs they are."""
-
-
 @attrs.define(eq=False)
 class Dispatcher:
     """Nudges, for attempts that were scheduled and that nobody holds yet."""
 
     executor: Executor | None
-    store: Rows
+    store: AttemptStore
+    states: KnownStates
+    registry: Registry
     time: StoreTime
     telemetry: Telemetry
     hinting: Hinting
@@ -80,9 +80,25 @@ class Dispatcher:
         for listener in self.listeners:
             listener()
         if self.hinting.hears:
-            self.hinting.say(_queues_to_hint_at(scheduled))
+            self.hinting.say(self._queues_to_hint_at(scheduled))
         if self.executor is not None:
             self._send_soon(self.executor, scheduled)
+
+    def _queues_to_hint_at(self, scheduled: Iterable[tuple[Settled, AttemptState]]) -> set[str]:
+        """The queues of what others may take up at once.
+
+        That is what people and hosts have made due, and steps that nobody here has a body for:
+        workers see to the rest of their own work.
+        """
+        return {
+            attempt.queue
+            for commit, attempt in scheduled
+            if attempt.visible_at <= commit.at
+            and (
+                isinstance(commit.entries[0], _BY_COMMAND)
+                or not self.registry.can_run(commit.state.facts.fingerprint, attempt.step)
+            )
+        }
 
     def _send_soon(
         self, executor: Executor, scheduled: Iterable[tuple[Settled, AttemptState]]
@@ -152,13 +168,15 @@ class Dispatcher:
         """
         if self.executor is None:
             return 0
-        states = await self._states([run_id for run_id, _ in owed])
         clock = self.time.clock
         until = None if within is None else clock.monotonic() + within
         emitted = tried = 0
+        states: Mapping[str, RunState] = {}
         for run_id, attempt in owed:
             if until is not None and clock.monotonic() >= until:
                 break
+            if tried % MOST_TOGETHER == 0:
+                states = await self._states(owed[tried : tried + MOST_TOGETHER])
             tried += 1
             told = await self._announce(self.executor, [(run_id, attempt)])
             if told is not None:
@@ -170,28 +188,19 @@ class Dispatcher:
         )
         return emitted
 
-    async def _states(self, run_ids: Sequence[str]) -> Mapping[str, RunState]:
-        """The runs that sinks are to be told of, as far as they can be read."""
+    async def _states(self, owed: Sequence[tuple[str, AttemptState]]) -> Mapping[str, RunState]:
+        """The runs that sinks are to be told of; whom nobody can tell of is woken all the same."""
         if not self.telemetry.sinks:
             return {}
         try:
-            return (await self.store.load(run_ids)).states
-        except JournalCorruptError:
+            return await self.states.readable([run_id for run_id, _ in owed])
+        except StoreUnavailableError:
             return {}
 
     async def close(self) -> None:
         """Wait for the wake-ups that are on their way."""
         await self.hinting.close()
         await asyncio.gather(*self._sending, return_exceptions=True)
-
-
-def _queues_to_hint_at(scheduled: Iterable[tuple[Settled, AttemptState]]) -> set[str]:
-    """The queues of what people and hosts have just made due; workers see to their own work."""
-    return {
-        attempt.queue
-        for commit, attempt in scheduled
-        if isinstance(commit.entries[0], _BY_COMMAND) and attempt.visible_at <= commit.at
-    }
 
 
 def _can_hold(executor: Executor, visible_at: datetime, now: datetime) -> bool:

@@ -59,12 +59,12 @@ class KnownStates:
             else:
                 missing.append(claim.run_id)
         if missing:
-            found.update(await self._readable(missing))
+            found.update(await self.readable(missing))
         for state in found.values():
             self.remember(state)
         return found
 
-    async def _readable(self, run_ids: Sequence[str]) -> Mapping[str, RunState]:
+    async def readable(self, run_ids: Sequence[str]) -> Mapping[str, RunState]:
         """Load what can be read; a damaged run must not keep the others from being served."""
         try:
             loaded = await self.store.load(run_ids)
@@ -72,7 +72,7 @@ class KnownStates:
             if len(run_ids) == 1:
                 log.warning("run.unreadable", run_id=run_ids[0], reason=str(problem))
                 return {}
-            each = [await self._readable([run_id]) for run_id in run_ids]
+            each = [await self.readable([run_id]) for run_id in run_ids]
             return {run_id: state for states in each for run_id, state in states.items()}
         self.time.observe(loaded.at)
         return loaded.states

@@ -15,7 +15,7 @@ import attrs
 from returns.pipeline import is_successful
 
 from squidmesh import codec
-from squidmesh.domain.compatibility import misfits
+from squidmesh.domain.compatibility import Misfit, misfits
 from squidmesh.domain.definition import Action, Body, Parameter, WorkflowDefinition
 from squidmesh.domain.serial import definition_from_dict, definition_to_dict, fingerprint
 from squidmesh.domain.state import compensated_step, is_compensation
@@ -141,15 +141,29 @@ class Registry:
     def lacking(self, mark: str) -> frozenset[str] | None:
         """Return the visits of a definition that this process cannot run; None for all of it.
 
-        It cannot run one whose body is gone, or asks for what the definition does not provide.
+        It cannot run one whose body is gone, or asks for what no run of it can have.
         """
         if mark not in self._lacking:
             definition = self._definitions.get(mark)
             if definition is None or definition.name not in self.by_name:
                 return None
-            found = misfits(definition, self.signatures(mark))
-            self._lacking[mark] = frozenset(misfit.visit for misfit in found)
+            self._lacking[mark] = frozenset(misfit.visit for misfit in self.misfits(mark))
         return self._lacking[mark]
+
+    def misfits(self, mark: str) -> tuple[Misfit, ...]:
+        """Return what of a definition the bodies here cannot run, of a workflow registered here.
+
+        A definition is stored once, and payloads may have grown since: a run may bring along what
+        any trigger asks for, then or today.
+        """
+        definition = self._definitions[mark]
+        today = self.by_name[definition.name].definition
+        fields = {
+            field
+            for trigger in (*definition.triggers, *today.triggers)
+            for field in trigger.payload.by_name
+        }
+        return misfits(definition, self.signatures(mark), {"": frozenset(fields)})
 
     def can_run(self, mark: str, step: str) -> bool:
         """Whether this process can run a step, or its undoing, of a definition."""

@@ -35,6 +35,11 @@ PRESENCE_INTERVAL: Final = 20.0
 DEFINITIONS_INTERVAL: Final = 5.0
 HINTED_INTERVAL: Final = 0.25
 """How old what can be run may be when somebody says that there is something new."""
+PASSING_OVER_PAUSE: Final = 19.0
+"""How many times as long as such a claim takes none is made that has to pass over attempts.
+
+Between them the worker claims of the definitions of which it lacks nothing: a backlog that it
+cannot run takes a twentieth of its time at most."""
 NEARLY_DUE: Final = timedelta(milliseconds=5)
 """How far the store's clock may be from what this process takes it for."""
 
@@ -58,7 +63,8 @@ class WorkerLoop:
     _held: set[str] = attrs.field(factory=set[str], init=False)
     _reclaiming: "set[asyncio.Task[object]]" = attrs.field(factory=set, init=False)
     _marks: dict[str, frozenset[str]] = attrs.field(factory=dict[str, frozenset[str]], init=False)
-    _lacking: frozenset[tuple[str, str]] = attrs.field(default=frozenset(), init=False)
+    _pass_over_at: float = attrs.field(default=0.0, init=False)
+    _asked_for_all: bool = attrs.field(default=True, init=False)
     _marks_at: float | None = attrs.field(default=None, init=False)
     _hinted: bool = attrs.field(default=False, init=False)
     _seen_at: float | None = attrs.field(default=None, init=False)
@@ -164,16 +170,23 @@ class WorkerLoop:
         self._asked = len(tickets)
         if tickets:
             self._turn.ask()
+        began = engine.clock.monotonic()
+        marks = self._marks_to_ask_for(began, patient=patient)
+        self._asked_for_all = len(marks) == len(self._marks)
+        lacking = frozenset((mark, step) for mark, steps in marks.items() for step in steps)
         claims = await engine.store.claim(
             ClaimRequest(
                 owner=self.owner,
                 queues=self.queues,
-                definitions=tuple(self._marks),
+                definitions=tuple(marks),
                 tickets=tickets,
                 lease=self.lease,
-                lacking=self._lacking,
+                lacking=lacking,
             )
         )
+        if lacking:
+            ended = engine.clock.monotonic()
+            self._pass_over_at = ended + PASSING_OVER_PAUSE * (ended - began)
         engine.time.observe(claims.at)
         used = {claimed.entry.claim_id for claimed in claims.claimed}
         self._claimant.give_back(ticket for ticket in tickets if ticket.claim_id not in used)
@@ -194,6 +207,12 @@ class WorkerLoop:
                     engine.telemetry.claimed(state, claimed)
                     self._spawn(held_from(state, claimed.entry))
         return claims
+
+    def _marks_to_ask_for(self, now: float, *, patient: bool) -> Mapping[str, frozenset[str]]:
+        """The definitions to claim of; one of which something is lacking not with every claim."""
+        if now >= self._pass_over_at or not patient:
+            return self._marks
+        return {mark: lacking for mark, lacking in self._marks.items() if not lacking}
 
     async def _states_after(
         self, claimed: Sequence[ClaimedAttempt], *, patient: bool
@@ -220,9 +239,6 @@ class WorkerLoop:
         if self._marks_at is None or now - self._marks_at >= interval:
             self._hinted = False
             self._marks = await self.engine.registry.runnable()
-            self._lacking = frozenset(
-                (mark, step) for mark, steps in self._marks.items() for step in steps
-            )
             self._marks_at = now
             self._taken_up.clear()
         if self._seen_at is None or now - self._seen_at >= PRESENCE_INTERVAL:
@@ -316,6 +332,9 @@ class WorkerLoop:
             if left > 0 or not self._asked:
                 seconds = min(seconds, max(left, 0.001))
         self._poll = min(self._poll * 2, self.longest_poll)
+        if not self._asked_for_all:
+            left = self._pass_over_at - self.engine.clock.monotonic()
+            seconds = min(seconds, max(left, 0.001))
         await self._wait(seconds)
 
     async def _wait(self, seconds: float) -> None:

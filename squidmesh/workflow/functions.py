@@ -2,6 +2,8 @@
 
 import functools
 import inspect
+import sys
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import attrs
@@ -43,7 +45,20 @@ def key_of(function: object) -> str:
     """Where *function* can be found: its module and its qualified name."""
     inner = _inmost(function)
     place = inner if hasattr(inner, "__qualname__") else type(inner)
-    return f"{place.__module__}:{place.__qualname__}"
+    return f"{_module_of(place)}:{place.__qualname__}"
+
+
+def _module_of(place: _Callable) -> str:
+    """The name by which other processes import the module, also where it is the program itself."""
+    name: str = place.__module__
+    if name != "__main__":
+        return name
+    program = sys.modules[name]
+    spec = getattr(program, "__spec__", None)
+    if spec is not None:
+        return str(spec.name)
+    path = getattr(program, "__file__", None)
+    return name if path is None else Path(path).stem
 
 
 def is_named_by(key: str, function: object) -> bool:

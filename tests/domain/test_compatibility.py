@@ -8,6 +8,8 @@ from squidmesh.domain.compatibility import (
     MisfitCode,
     Signatures,
     demands,
+    fields_of,
+    is_in_payload,
     misfits,
     visits_ahead,
     would_fail,
@@ -83,7 +85,7 @@ def test_a_parameter_that_neither_steps_nor_payload_provide_does_not_fit() -> No
     )
 
 
-def test_a_parameter_has_to_be_provided_under_every_payload() -> None:
+def test_a_parameter_has_to_be_provided_under_every_payload_that_is_asked_about() -> None:
     signatures = signatures_of(PAYMENT)
     payloads = {"old": frozenset({"invoice_id"}), "new": frozenset({"invoice_id", "account"})}
 
@@ -260,17 +262,38 @@ def test_a_run_that_is_over_fails_for_nothing_any_more() -> None:
     assert failing(feasted(), feast=("region",)) == []
 
 
-def test_a_parameter_of_one_trigger_only_keeps_workers_from_claiming() -> None:
-    """They judge a definition as a whole, whatever the run at hand was started with."""
+def test_a_parameter_of_one_trigger_only_fails_the_runs_of_the_others() -> None:
+    """Workers judge a definition as a whole, so what some of its runs can do is claimed for all."""
     wide = PayloadContract(fields=(PayloadField(name="region", type=Anything()),))
-    plain = a_workflow(an_action("work"))
+    plain = a_workflow(an_action("work"), takes=("number",))
     both = attrs.evolve(plain, triggers=(*plain.triggers, ManualTrigger(name="wide", payload=wide)))
     signatures = signatures_of(both, work=("region",))
-    script = Script(both).start({"region": "north"})
 
-    (found,) = would_wait(both, script.state, misfits(both, signatures))
+    has_it = Script(both).start({"region": "north"})
+    has_none = Script(both).start({"number": "1"})
 
-    assert (found.visit, found.parameter) == ("work", "region")
+    assert fields_of(both) == {"number", "region"}
+    assert misfits(both, signatures) == ()
+    assert failing(has_it, work=("region",)) == []
+    assert failing(has_none, work=("region",)) == [("work", "region")]
+
+
+def test_only_what_the_payload_has_under_its_own_name_is_told_by_the_payload_alone() -> None:
+    definition = a_workflow(
+        an_action("work", "area", undone_by=a_body("undo"), inputs={"area": ("order", "area")}),
+        transitions=a_path("work"),
+        takes=("order", "area", "region"),
+    )
+    state = Script(definition).start({"order": {}, "area": "north", "region": "south"}).state
+
+    def told(visit: str, parameter: str) -> bool:
+        return is_in_payload(definition, state, {visit: (Parameter(parameter),)})
+
+    assert told("work", "region")
+    assert not told("work", "colour")
+    assert not told("work", "area")  # it is dug for in the order, which has none
+    assert told("compensate:work", "area")
+    assert is_in_payload(definition, state, {})
 
 
 @pytest.mark.parametrize(
@@ -278,7 +301,7 @@ def test_a_parameter_of_one_trigger_only_keeps_workers_from_claiming() -> None:
     [
         ("pack", None, "waits", "Step 'pack' runs pack, which the workflow declares no more"),
         ("compensate:pack", None, "waits", "undoing of a run that fails waits"),
-        ("pack", "area", "waits", "asks for 'area' now, and neither its version's steps"),
+        ("pack", "area", "waits", "asks for 'area' now, and neither a step of its version nor any"),
         ("compensate:pack", "area", "fails", "What undoes step 'pack' asks for 'area' now"),
     ],
 )

@@ -31,9 +31,11 @@ from squidmesh.domain.explanation import Explanation, explain, explain_step
 from squidmesh.domain.inspection import open_steps, shown_steps
 from squidmesh.domain.reasons import Reason
 from squidmesh.domain.state import OPEN, StepState, StepStatus
+from squidmesh.domain.validation_binding import bodies_of
 from squidmesh.domain.values import Json
 from tests.domain.builders import (
     ANNA,
+    BROKEN,
     BUSY,
     T0,
     a_body,
@@ -271,6 +273,7 @@ def test_evidence_holds_the_stored_facts_about_run_step_and_attempt() -> None:
             "failures": 0,
             "deliveries": 0,
             "deferrals": 0,
+            "deferred": None,
         },
         "attempt": {
             "number": 1,
@@ -308,6 +311,46 @@ def test_a_due_step_that_nobody_can_run_waits_for_a_worker_of_its_queue() -> Non
     assert (found.reason, found.step) == ("no_worker_for_workflow", "sneak")
     assert names(found) == ["deploy_workflow", "cancel_run"]
     assert calls(found)["deploy_workflow"].startswith("await Worker(mesh, queues=('night',)).run()")
+    assert found.summary.endswith("and no worker of its workflow was seen lately.")
+    assert "function" not in found.details
+
+
+def test_a_due_step_that_is_lacking_a_function_names_it() -> None:
+    script = a_run(FEAST)
+    found = explain_step(
+        FEAST, script.state, "sneak", now=script.now, runnable=True, lacking={"sneak"}
+    )
+    unread = explain_step(
+        None, script.state, "sneak", now=script.now, runnable=True, lacking={"sneak"}
+    )
+
+    assert found is not None
+    assert unread is not None
+    assert (found.reason, unread.reason) == ("no_worker_for_workflow",) * 2
+    assert found.details["function"] == FEAST.by_name["sneak"].kind.body.key
+    assert found.summary.endswith(f"fitting {found.details['function']}.")
+    assert unread.details["function"] is None
+
+
+def test_an_undoing_that_nobody_can_run_says_so() -> None:
+    script = Script(a_chain(an_action("a", undone_by=a_body("undo_a")), an_action("b"))).start()
+    script.ok("a")
+    script.report(script.claim("b"), Failed(error=BROKEN))
+
+    lacking, unknown = (
+        explain(
+            script.definition,
+            script.state,
+            now=script.now,
+            runnable=runnable,
+            lacking={"compensate:a"},
+        )
+        for runnable in (True, False)
+    )
+
+    assert (lacking.reason, unknown.reason) == ("compensating", "compensating")
+    assert lacking.summary.endswith("at its turn, and no worker seen lately has a fitting undo_a.")
+    assert unknown.summary.endswith("at its turn, and no worker of its workflow was seen lately.")
 
 
 def test_a_running_step_says_who_holds_it_until_when() -> None:
@@ -377,11 +420,13 @@ def test_a_timer_says_until_when_it_waits() -> None:
 
 def test_a_deferral_says_until_when_it_waits() -> None:
     script = a_run(PAYMENT)
-    script.defer("load", MINUTES)
+    script.defer("load", MINUTES, reason="the carrier is closed")
 
     found = asked(script)
 
     assert (found.reason, found.details["cause"]) == ("waiting_until", "deferral")
+    assert found.details["reason"] == "the carrier is closed"
+    assert "carrier" not in found.summary
     script.pass_time(MINUTES)
     assert asked(script).reason == "step_scheduled"
 

@@ -189,7 +189,7 @@ def test_compensations_are_not_carried() -> None:
 
     carried = carried_over(workflow, run.state, "b")
 
-    assert carried == (Carried(step="a", output={"x": 1}),)
+    assert carried == (Carried(step="a", output={"x": 1}, undone=True),)
 
 
 def test_what_was_carried_once_is_carried_again() -> None:

@@ -66,7 +66,7 @@ def test_a_step_that_could_not_be_undone_is_not_done_anew() -> None:
     failed_at(run, "a", "b")
     run.fail("compensate:a")
 
-    assert offered(run) == [PLAIN, resuming_at("b")]
+    assert offered(run) == [resuming_at("b"), PLAIN]
 
 
 def test_nothing_is_offered_where_what_was_undone_lies_before_what_cannot_be() -> None:

@@ -15,6 +15,7 @@ from squidmesh import (
     InvalidOptionError,
     JournalCorruptError,
     Obstacle,
+    Run,
     SquidMesh,
     UnknownWorkflowError,
     VersionCheck,
@@ -86,6 +87,14 @@ def obstacle_of(report: CheckReport) -> Obstacle:
     return found
 
 
+async def ended(mesh: SquidMesh, *runs: Run) -> list[str]:
+    """Where runs end that waited for a person, once they may go on."""
+    for run in runs:
+        await mesh.resume_run(run.id)
+    await mesh.run_until_idle()
+    return [(await mesh.inspect_run(run.id)).status for run in runs]
+
+
 OLD = in_a_row(
     reserve=step(reserve), look=pause(), charge=step(charge, output="charged"), ship=step(ship)
 )
@@ -108,7 +117,7 @@ async def test_runs_under_the_very_definition_of_the_code_are_safe(deploy: Deplo
 
     assert (found.workflow, found.fingerprint) == ("orders", OLD.definition.fingerprint)
     assert (found.registered, found.runs, found.safe, found.paused) == (True, 2, 2, 2)
-    assert (found.blocked, found.more_blocked, found.obstacles) == ((), 0, {})
+    assert (found.blocked, found.listed, found.obstacles) == (0, (), {})
 
 
 async def test_runs_under_another_definition_are_safe_if_all_their_functions_are_there(
@@ -141,7 +150,7 @@ async def test_a_function_that_is_gone_blocks_the_runs_that_may_come_by_it(
 
     obstacle = obstacle_of(report)
     assert not report.ok
-    assert only(report).blocked == (
+    assert only(report).listed == (
         BlockedRun(run_id=run.id, status="paused", current_step="look", obstacles=(obstacle,)),
     )
     assert (obstacle.code, obstacle.step, obstacle.body, obstacle.parameter) == (
@@ -163,7 +172,7 @@ async def test_a_function_that_a_run_has_behind_it_does_not_block_it(deploy: Dep
         found = only(await mesh.check_runs())
 
     assert (found.runs, found.safe) == (2, 1)
-    assert [run.run_id for run in found.blocked] == [late.id]
+    assert [run.run_id for run in found.listed] == [late.id]
 
 
 async def test_what_is_called_safe_goes_on_and_what_is_called_blocked_waits(
@@ -176,7 +185,7 @@ async def test_what_is_called_safe_goes_on_and_what_is_called_blocked_waits(
     new = in_a_row(charge=step(charge), ship=step(ship))
 
     async with deploy(new) as mesh:
-        (blocked,) = only(await mesh.check_runs()).blocked
+        (blocked,) = only(await mesh.check_runs()).listed
         await mesh.resume_run(early.id)
         await mesh.run_until_idle()
         ended, waiting = await mesh.inspect_run(early.id), await mesh.inspect_run(late.id)
@@ -262,16 +271,100 @@ async def test_a_field_that_the_payload_of_older_runs_did_not_have_blocks_these_
         late = await mesh.start_run(new)
         await mesh.run_until_idle()
         report = await mesh.check_runs()
-        for run in (early, late):
-            await mesh.resume_run(run.id)
-        await mesh.run_until_idle()
-        ended = [(await mesh.inspect_run(run.id)) for run in (early, late)]
+        statuses = await ended(mesh, early, late)
 
-    (blocked,) = only(report).blocked
+    (blocked,) = only(report).listed
     assert new.definition.fingerprint == old.definition.fingerprint
     assert (blocked.run_id, only(report).runs) == (early.id, 2)
     assert obstacle_of(report).consequence == "fails"
-    assert [run.status for run in ended] == ["failed", "completed"]
+    assert statuses == ["failed", "completed"]
+
+
+async def test_a_run_that_has_a_field_of_a_later_release_goes_on_and_one_without_it_fails(
+    deploy: Deploy,
+) -> None:
+    """The store has the definition as the first release had it, with none of that field."""
+    first = in_a_row(look=pause(), charge=step(charge, output="charged"))
+    taking = step(of_the_next_release, output="charged")
+    second = in_a_row(Priced, look=pause(), charge=taking)
+    third = in_a_row(Priced, look=pause(), charge=taking, ship=step(ship))
+    async with deploy(first) as mesh:
+        early = await mesh.start_run(first)
+        await mesh.run_until_idle()
+    async with deploy(second) as mesh:
+        late = await mesh.start_run(second)
+        await mesh.run_until_idle()
+
+    async with deploy(third) as mesh:
+        report = await mesh.check_runs()
+        statuses = await ended(mesh, early, late)
+
+    assert first.definition.fingerprint == second.definition.fingerprint
+    assert [run.run_id for run in only(report).listed] == [early.id]
+    assert (only(report).registered, obstacle_of(report).consequence) == (False, "fails")
+    assert statuses == ["failed", "completed"]
+
+
+async def test_a_field_of_one_trigger_is_enough_for_the_runs_of_that_trigger(
+    deploy: Deploy,
+) -> None:
+    charging = step(charge, output="charged")
+    old = version(
+        by_api=manual(payload=Priced),
+        look=(look := pause()),
+        charge=charging,
+        transitions=path(look, charging),
+    )
+    new = in_a_row(
+        Priced, look=pause(), charge=step(of_the_next_release, output="charged"), ship=step(ship)
+    )
+    async with deploy(old) as mesh:
+        by_hand = await mesh.start_run(old, trigger="by_hand")
+        by_api = await mesh.start_run(old, trigger="by_api")
+        await mesh.run_until_idle()
+
+    async with deploy(new) as mesh:
+        report = await mesh.check_runs()
+        statuses = await ended(mesh, by_hand, by_api)
+
+    assert [run.run_id for run in only(report).listed] == [by_hand.id]
+    assert obstacle_of(report).consequence == "fails"
+    assert statuses == ["failed", "completed"]
+
+
+async def test_a_field_of_the_same_name_does_not_stand_in_for_what_inputs_fetch(
+    deploy: Deploy,
+) -> None:
+    async def quote(number: str) -> dict[str, Any]:
+        return {"deal": {"of": number}}
+
+    async def convert(currency: str = "EUR") -> str:
+        return currency
+
+    async def convert_strictly(currency: str) -> str:
+        return currency
+
+    convert_strictly.__qualname__ = convert.__qualname__
+    old, new = (
+        in_a_row(
+            Priced,
+            quote=step(quote),
+            look=pause(),
+            convert=step(function, output="converted", inputs={"currency": "deal.currency"}),
+        )
+        for function in (convert, convert_strictly)
+    )
+    async with deploy(old) as mesh:
+        run = await mesh.start_run(old)
+        await mesh.run_until_idle()
+
+    async with deploy(new) as mesh:
+        report = await mesh.check_runs()
+        statuses = await ended(mesh, run)
+
+    assert (only(report).registered, only(report).blocked) == (True, 1)
+    assert (obstacle_of(report).parameter, obstacle_of(report).consequence) == ("currency", "fails")
+    assert statuses == ["failed"]
 
 
 async def test_an_open_step_is_judged_by_what_its_run_really_holds(deploy: Deploy) -> None:
@@ -286,7 +379,7 @@ async def test_an_open_step_is_judged_by_what_its_run_really_holds(deploy: Deplo
     async with deploy(in_a_row(reserve=step(reserve), look=pause(), charge=pay)) as mesh:
         found = only(await mesh.check_runs())
 
-    assert [run.run_id for run in found.blocked] == [early.id]
+    assert [run.run_id for run in found.listed] == [early.id]
     assert (found.runs, found.safe) == (2, 1)
 
 
@@ -299,7 +392,7 @@ async def test_a_workflow_that_the_code_does_not_have_blocks_all_its_runs(deploy
 
     obstacle = obstacle_of(report)
     assert (obstacle.code, obstacle.step, obstacle.body) == ("unknown_workflow", None, None)
-    assert [one.run_id for one in only(report).blocked] == [run.id]
+    assert [one.run_id for one in only(report).listed] == [run.id]
 
 
 async def test_a_run_that_is_being_cancelled_needs_no_code(deploy: Deploy) -> None:
@@ -352,7 +445,7 @@ async def test_a_run_that_undoes_needs_only_what_is_left_to_undo(deploy: Deploy)
         lacking = await mesh.check_runs()
 
     assert (enough.runs, enough.ok) == (1, True)
-    assert [run.status for run in only(lacking).blocked] == ["compensating"]
+    assert [run.status for run in only(lacking).listed] == ["compensating"]
     assert [one.phase for one in only(lacking).obstacles] == ["compensation"]
 
 
@@ -367,7 +460,7 @@ async def test_what_stops_runs_is_told_before_what_stops_only_their_undoing(
         found = only(await mesh.check_runs())
 
     phases = ["forward", "compensation"]
-    assert [one.phase for one in found.blocked[0].obstacles] == phases
+    assert [one.phase for one in found.listed[0].obstacles] == phases
     assert [one.phase for one in found.obstacles] == phases
 
 
@@ -455,9 +548,9 @@ async def test_a_hundred_blocked_runs_are_named_and_the_rest_is_counted(deploy: 
     async with deploy(in_a_row(reserve=step(reserve))) as mesh:
         found = only(await mesh.check_runs())
 
-    assert len(found.blocked) == MOST_LISTED
-    assert {run.run_id for run in found.blocked} < set(ids)
-    assert (found.more_blocked, found.safe) == (7, 0)
+    assert len(found.listed) == MOST_LISTED
+    assert {run.run_id for run in found.listed} < set(ids)
+    assert (found.blocked, found.safe) == (len(ids), 0)
     assert set(found.obstacles.values()) == {len(ids)}
 
 
@@ -530,7 +623,7 @@ async def test_a_run_that_cannot_be_read_is_blocked_and_hides_no_other(
 
     found = only(await checked(store, clock, in_a_row(reserve=step(reserve))))
 
-    codes = {run.run_id: {one.code for one in run.obstacles} for run in found.blocked}
+    codes = {run.run_id: {one.code for one in run.obstacles} for run in found.listed}
     assert codes == {damaged: {"unreadable_run"}, whole: {"missing_body"}}
 
 
@@ -571,13 +664,13 @@ async def test_pages_join_without_a_gap_over_every_store(deploy: Deploy) -> None
     async with deploy(in_a_row(charge=step(charge, output="charged"))) as mesh:
         found = only(await mesh.check_runs())
 
-    assert (found.runs, found.safe, found.more_blocked) == (MANY, 0, MANY - MOST_LISTED)
+    assert (found.runs, found.safe, found.blocked) == (MANY, 0, MANY)
     assert set(found.obstacles.values()) == {MANY}
 
 
 FIELDS = {
     CheckReport: "versions",
-    VersionCheck: """workflow version fingerprint registered runs safe paused blocked more_blocked
+    VersionCheck: """workflow version fingerprint registered runs safe paused blocked listed
         obstacles""",
     BlockedRun: "run_id status current_step obstacles",
     Obstacle: "code step body parameter phase consequence message remedy",

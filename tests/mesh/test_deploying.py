@@ -170,6 +170,8 @@ async def test_a_body_that_is_gone_leaves_its_attempt_waiting_and_says_who_could
     assert (why.reason, why.step) == ("no_worker_for_workflow", "charge")
     assert [action.name for action in why.next_actions] == ["deploy_workflow", "cancel_run"]
     assert f"'charge' ({__name__}:charge)" in why.next_actions[0].call
+    assert why.details["function"] == f"{__name__}:charge"
+    assert why.summary.endswith(f"no worker seen lately has a fitting {__name__}:charge.")
 
     async with deploy(old) as mesh:
         await mesh.run_until_idle()
@@ -245,6 +247,7 @@ async def test_a_worker_that_was_seen_counts_with_what_it_can_run(
         unseen = await explained(operator, run)
 
     assert (seen.reason, unseen.reason) == ("step_scheduled", "no_worker_for_workflow")
+    assert unseen.summary.endswith(f"no worker seen lately has a fitting {__name__}:charge.")
     assert "deploy_workflow" not in [action.name for action in seen.next_actions]
 
 
@@ -293,6 +296,8 @@ async def test_what_undoes_a_step_may_be_gone_and_waits_for_somebody_who_has_it(
         ended = await history(mesh, run)
 
     assert (why.reason, why.step) == ("compensating", "compensate:reserve")
+    assert "at its turn, and no worker seen lately has a fitting" in why.summary
+    assert str(why.details["function"]).endswith("release")
     assert [action.name for action in why.next_actions] == [
         "wait_for_compensation",
         "deploy_workflow",

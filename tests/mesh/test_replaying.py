@@ -658,3 +658,69 @@ async def check_rebuilt(mesh: SquidMesh, run_id: str) -> None:
     loaded = await store.load([run_id])
 
     assert loaded.states[run_id] == rebuild(run_id, facts)
+
+
+async def test_an_output_that_today_has_no_place_for_is_not_silently_dropped(
+    deploy: Deploy,
+) -> None:
+    class Before(Workflow[Order]):
+        name = "renamed"
+        by_hand = manual()
+        load = step(lambda: {"invoice": 1})
+        note = log("loaded")
+        charge = step(lambda invoice: Errored("no"), output="charged")
+        transitions = path(load, note, charge)
+
+    class After(Workflow[Order]):
+        name = "renamed"
+        by_hand = manual()
+        fetch = step(lambda: {"invoice": 2})
+        charge = step(lambda invoice: invoice, output="charged")
+        transitions = path(fetch, charge)
+
+    class Silent(Workflow[Order]):
+        name = "renamed"
+        by_hand = manual()
+        load = step(lambda: {"invoice": 2})
+        charge = step(lambda invoice: invoice, output="charged")
+        transitions = path(load, charge)
+
+    async with deploy(Before) as mesh:
+        source = await mesh.start_run(Before)
+        await mesh.run_until_idle()
+    async with deploy(After) as mesh:
+        before = await contents(mesh)
+        for preview in (True, False):
+            with pytest.raises(IncompatibleDefinitionError) as refused:
+                await mesh.replay_run(source.id, from_step="charge", preview=preview)
+            assert "load" in str(refused.value)
+        assert await contents(mesh) == before
+        assert await replays_offered(mesh, source.id) == [f'await mesh.replay_run("{source.id}")']
+    async with deploy(Silent) as mesh:
+        new = await mesh.replay_run(source.id, from_step="charge")
+        await mesh.run_until_idle()
+        assert context_of(await mesh.inspect_run(new.id)) == {"invoice": 1, "charged": 1}
+
+
+async def test_what_was_undone_is_remembered_from_replay_to_replay(open_mesh: OpenMesh) -> None:
+    mesh = await open_mesh(Booking)
+    source = await mesh.start_run(Booking)
+    await mesh.run_until_idle()
+    second = await mesh.replay_run(source.id, from_step="send")
+    await mesh.run_until_idle()
+
+    shown = await mesh.replay_run(second.id, from_step="send", preview=True)
+
+    assert shown.undone == ("reserve", "charge")
+    assert await replays_offered(mesh, second.id) == [
+        f'await mesh.replay_run("{second.id}")',
+        f"await mesh.replay_run(\"{second.id}\", from_step='reserve')",
+    ]
+    (started,) = entries_of(await history(mesh, second), "run_started")
+    carried: Any = started.data["carried"]
+    assert [(item["step"], item["undone"]) for item in carried] == [
+        ("look", False),
+        ("reserve", True),
+        ("note", False),
+        ("charge", True),
+    ]

@@ -118,6 +118,22 @@ async def test_a_start_is_told_at_once(composed: OpenMesh, store: TalkingStore) 
     assert store.hints == [DEFAULT]
 
 
+async def test_a_step_that_its_worker_cannot_run_is_told_to_the_others(
+    composed: OpenMesh, store: TalkingStore
+) -> None:
+    async def elsewhere() -> None: ...
+
+    both = in_a_row("orders", quick, elsewhere)
+    await (await composed(both)).start_run(both)
+    await turns()
+    alone = step(quick)
+    mesh = await composed(workflow("orders", first=alone, transitions=path(alone)))
+    store.hints.clear()
+
+    async with at_work(mesh):
+        await until(lambda: store.hints == [DEFAULT])
+
+
 async def test_what_follows_closely_is_told_together(
     composed: OpenMesh, store: TalkingStore, clock: VirtualClock
 ) -> None:

@@ -10,7 +10,7 @@ same however many attempts lie behind it.
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from itertools import count
+from itertools import count, islice
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import attrs
@@ -92,16 +92,12 @@ def _visible_at(slot: Slot) -> datetime:
     return slot.attempt.visible_at
 
 
-def _is_lacking(slot: Slot, request: ClaimRequest) -> bool:
-    return (slot.fingerprint, slot.attempt.step) in request.lacking
-
-
 def _order(slot: Slot) -> Place:
     return claim_order(slot.priority, slot.run_id, slot.attempt)
 
 
 class _Lane:
-    """The scheduled attempts of one queue and definition: those still to come, and those due."""
+    """Scheduled attempts of one queue and definition, perhaps of one step: to come, and due."""
 
     def __init__(self) -> None:
         self.waiting = _Heap(_visible_at)
@@ -114,11 +110,7 @@ class _Lane:
         for slot in self.waiting.pop_until(now):
             self.due.push(slot)
 
-    def next_visible_at(self, request: ClaimRequest) -> datetime | None:
-        if request.lacking:
-            slots = (slot for heap in (self.due, self.waiting) for slot in heap)
-            times = (_visible_at(slot) for slot in slots if not _is_lacking(slot, request))
-            return min(times, default=None)
+    def next_visible_at(self) -> datetime | None:
         due, waiting = self.due.top(), self.waiting.top()
         if due is not None:
             return due[1].attempt.visible_at
@@ -129,7 +121,9 @@ class Agenda:
     """Every open attempt of a store, found by what is to happen to it next."""
 
     def __init__(self) -> None:
-        self._lanes: dict[str, dict[str, _Lane]] = {}  # by definition, then by queue
+        # By definition, then by queue, and by step where somebody lacks steps of the definition.
+        self._lanes: dict[str, dict[tuple[str, str | None], _Lane]] = {}
+        self._split: set[str] = set()
         self._leases = _Heap(_lease_until)
         self._lost: dict[Slot, None] = {}
         self._wakeups = _Heap(_wake_at)
@@ -139,11 +133,7 @@ class Agenda:
         if slot.attempt.status is AttemptStatus.CLAIMED:
             self._leases.push(slot)
             return
-        queues = self._lanes.setdefault(slot.fingerprint, {})
-        lane = queues.get(slot.attempt.queue)
-        if lane is None:
-            lane = queues[slot.attempt.queue] = _Lane()
-        lane.put(slot, now)
+        self._lane_of(slot).put(slot, now)
         self._wakeups.push(slot)
 
     def prolonged(self, slot: Slot) -> None:
@@ -156,20 +146,9 @@ class Agenda:
 
     def take_due(self, request: ClaimRequest, now: datetime) -> Sequence[Slot]:
         """Take out what the request may claim, in order; what is not asked for stays."""
-        taken: list[Slot] = []
-        passed_over: list[tuple[_Lane, Slot]] = []
-        due = self._due(self._lanes_of(request), now)
-        while len(taken) < len(request.tickets) and (found := next(due, None)) is not None:
-            lane, slot = found
-            if _is_lacking(slot, request):
-                passed_over.append((lane, slot))
-            else:
-                taken.append(slot)
-        for lane, slot in passed_over:
-            lane.due.push(slot)
-        return taken
+        return list(islice(self._due(self._lanes_of(request), now), len(request.tickets)))
 
-    def _due(self, lanes: Sequence[_Lane], now: datetime) -> Iterator[tuple[_Lane, Slot]]:
+    def _due(self, lanes: Sequence[_Lane], now: datetime) -> Iterator[Slot]:
         """Take everything due out of *lanes*, one by one in the order of claims."""
         heads: list[tuple[Place, int]] = []
         for index, lane in enumerate(lanes):
@@ -183,14 +162,14 @@ class Agenda:
                 continue
             lane.due.pop()
             if is_due(head[1].attempt, now):
-                yield lane, head[1]
+                yield head[1]
             else:  # the clock was set back
                 lane.waiting.push(head[1])
             _push_head(heads, index, lane)
 
     def next_visible_at(self, request: ClaimRequest) -> datetime | None:
         """When the next attempt that the request may claim is due."""
-        times = (lane.next_visible_at(request) for lane in self._lanes_of(request))
+        times = (lane.next_visible_at() for lane in self._lanes_of(request))
         return min((time for time in times if time is not None), default=None)
 
     def lost(self, now: datetime) -> tuple[Slot, ...]:
@@ -220,14 +199,35 @@ class Agenda:
         seen = (slot for heap in heaps for slot in heap if slot.attempt.visible_at <= by)
         return heapq.nsmallest(limit, seen, key=_age)
 
+    def _lane_of(self, slot: Slot) -> _Lane:
+        step = slot.attempt.step if slot.fingerprint in self._split else None
+        lanes = self._lanes.setdefault(slot.fingerprint, {})
+        key = (slot.attempt.queue, step)
+        lane = lanes.get(key)
+        if lane is None:
+            lane = lanes[key] = _Lane()
+        return lane
+
     def _lanes_of(self, request: ClaimRequest) -> list[_Lane]:
+        for fingerprint, _ in request.lacking:
+            if fingerprint not in self._split:
+                self._split_up(fingerprint)
         wanted = None if request.queues is None else frozenset(request.queues)
         return [
             lane
             for fingerprint in dict.fromkeys(request.definitions)
-            for queue, lane in self._lanes.get(fingerprint, {}).items()
-            if wanted is None or queue in wanted
+            for (queue, step), lane in self._lanes.get(fingerprint, {}).items()
+            if (wanted is None or queue in wanted) and (fingerprint, step) not in request.lacking
         ]
+
+    def _split_up(self, fingerprint: str) -> None:
+        """Give each step of a definition lanes of its own, so that none has to be passed over."""
+        self._split.add(fingerprint)
+        for lane in self._lanes.pop(fingerprint, {}).values():
+            for slot in lane.due:
+                self._lane_of(slot).due.push(slot)
+            for slot in lane.waiting:
+                self._lane_of(slot).waiting.push(slot)
 
 
 def _push_head(heads: list[tuple[Place, int]], index: int, lane: _Lane) -> None:
