@@ -327,8 +327,9 @@ def test_a_due_step_that_is_lacking_a_function_names_it() -> None:
     assert found is not None
     assert unread is not None
     assert (found.reason, unread.reason) == ("no_worker_for_workflow",) * 2
-    assert found.details["function"] == FEAST.by_name["sneak"].kind.body.key
-    assert found.summary.endswith(f"fitting {found.details['function']}.")
+    function = bodies_of(FEAST)["sneak"].key
+    assert found.details["function"] == function
+    assert found.summary.endswith(f"no worker seen lately has a fitting {function}.")
     assert unread.details["function"] is None
 
 
