@@ -82,7 +82,7 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether the code can carry every run to its end."""
+        """Whether a fitting function was found for all that is ahead; types are not compared."""
         return self.blocked == 0
 
     @property
@@ -118,8 +118,9 @@ async def _pages(engine: Engine, workflow: str | None) -> AsyncIterator[Sequence
 class _Fit:
     """How a stored definition and the code fit; *signatures* are those of the bodies found.
 
-    *wanted* are parameters that no body asked for when the definition was stored. Without a
-    *definition* nothing fits at all, for the reason that is *general*.
+    *wanted* are parameters that a run may lack: no body asked for them when the definition was
+    stored, or its payload may be of another release. Without a *definition* nothing fits at all,
+    for the reason that is *general*.
     """
 
     definition: WorkflowDefinition | None = None

@@ -114,7 +114,7 @@ def check_url(url: object) -> str:
     if scheme in _POSTGRES:
         if find_spec("psycopg") is None:
             raise InvalidOptionError(
-                "url", "Postgres needs psycopg: pip install 'squidmesh[postgres]'."
+                "url", "PostgreSQL needs psycopg: install squidmesh with its extra 'postgres'."
             )
         return "postgresql"
     if scheme not in ("memory", "sqlite"):

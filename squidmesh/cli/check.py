@@ -7,7 +7,7 @@ import click
 
 from squidmesh import CheckReport, Obstacle, SquidMesh, VersionCheck
 from squidmesh.cli.documents import check_document
-from squidmesh.cli.failures import Exit
+from squidmesh.cli.failures import CommandError, Exit
 from squidmesh.cli.layout import Block, Line, Sheet, Span, Table, words
 from squidmesh.cli.loading import workflows_at
 from squidmesh.cli.opening import ask
@@ -29,13 +29,17 @@ _DIGITS: Final = 8
 def check(context: click.Context, workflow: str | None) -> None:
     """Compare the code with the runs in flight, before it is deployed.
 
-    The exit status is 0 if the code can carry each of them to its end, and 4 if some are blocked.
-    Nothing is claimed or written; a role that may only read will do.
+    The exit status is 0 if a fitting function was found for every step that they have ahead, and 4
+    if some are blocked. Types are not compared. Nothing is claimed or written; a role that may only
+    read will do.
     """
     settings = context.ensure_object(Settings)
 
     async def question(mesh: SquidMesh) -> CheckReport:
-        return await mesh.check_runs(workflow=workflow)
+        report = await mesh.check_runs(workflow=workflow)
+        if workflow is not None and not report.runs:
+            await _check_is_known(mesh, settings, workflow)
+        return report
 
     report = ask(settings, question, with_code=True)
     if settings.terminal.json:
@@ -43,16 +47,33 @@ def check(context: click.Context, workflow: str | None) -> None:
     elif report.runs:
         settings.terminal.show(*_told(report))
     else:
-        _say_nothing_is_in_flight(settings, workflow)
+        settings.terminal.show(_nothing_in_flight(workflow))
     context.exit(Exit.OK if report.ok else Exit.REFUSED)
 
 
-def _say_nothing_is_in_flight(settings: Settings, workflow: str | None) -> None:
-    settings.terminal.show(words(f"No run{f' of {workflow}' if workflow else ''} is in flight."))
+async def _check_is_known(mesh: SquidMesh, settings: Settings, workflow: str) -> None:
+    """Refuse a name that is most likely a slip: neither the code nor any run ever had it.
+
+    Raises:
+        CommandError: There is no such workflow.
+    """
     declared = workflows_at(settings)
     known = {one.definition.name if isinstance(one, type) else one.name for one in declared}
-    if workflow and workflow not in known:
-        settings.terminal.note(f"note: {settings.app} has no workflow {workflow} either.")
+    if workflow in known or (await mesh.list_runs(workflow=workflow, limit=1)).runs:
+        return
+    names = ", ".join(sorted(known))
+    raise CommandError(
+        f"There is no workflow {workflow}: {settings.app} has {names}, and no run in the store is"
+        " of that name.",
+        code="unknown_workflow",
+        exit_code=Exit.NOT_FOUND,
+        advice=settings.typed(without=("--workflow",)),
+        details={"workflow": workflow, "known": sorted(known)},
+    )
+
+
+def _nothing_in_flight(workflow: str | None) -> Line:
+    return words(f"No run{f' of {workflow}' if workflow else ''} is in flight.")
 
 
 def _told(report: CheckReport) -> Iterator[Block]:
@@ -75,14 +96,13 @@ def _table(report: CheckReport) -> Table:
 
 
 def _row(version: VersionCheck) -> tuple[Line, ...]:
-    blocked = version.runs - version.safe
     return (
         words(version.workflow),
         words(version.version or ""),
         words(version.fingerprint[:_DIGITS]),
         words(str(version.runs)),
         words(str(version.safe)),
-        words(Span(str(blocked), "red") if blocked else dim("0")),
+        words(Span(str(version.blocked), "red") if version.blocked else dim("0")),
         words(dim(", ".join(_notes(version)))),
     )
 
@@ -101,7 +121,7 @@ def _headline(version: VersionCheck) -> Line:
     return words(
         Span(f"✗ {version.workflow}{label}", "bold red"),
         dim(f"  {version.fingerprint[:_DIGITS]}  "),
-        f"{_counted(version.runs - version.safe)} blocked",
+        f"{_counted(version.blocked)} blocked",
     )
 
 
@@ -114,7 +134,7 @@ def _reasons(version: VersionCheck) -> Iterator[tuple[str, Line]]:
 
 def _blocked(version: VersionCheck) -> Iterator[Block]:
     """The newest runs that are blocked, and where."""
-    shown = version.blocked[:MOST_SHOWN]
+    shown = version.listed[:MOST_SHOWN]
     rows = tuple(
         (
             words(run.run_id),
@@ -127,7 +147,7 @@ def _blocked(version: VersionCheck) -> Iterator[Block]:
     table = Table(("run", "status", "step", "blocked at"), rows, ("step",))
     is_somewhere = any(obstacle.step for obstacle in version.obstacles)
     yield table if is_somewhere else table.without("blocked at")
-    more = version.runs - version.safe - len(shown)
+    more = version.blocked - len(shown)
     if more:
         yield words(dim(f"and {more} more"))
 
@@ -139,8 +159,9 @@ def _place(obstacle: Obstacle) -> str:
 
 def _verdict(report: CheckReport) -> Iterator[Line]:
     if report.ok:
-        whole = "the run" if report.runs == 1 else f"all {report.runs} runs"
-        yield words(Span("✓ ", "green"), bold(f"This code can carry on {whole} in flight."))
+        have = "this run has" if report.runs == 1 else f"these {report.runs} runs have"
+        found = f"A fitting function was found for every step that {have} ahead."
+        yield words(Span("✓ ", "green"), bold(found), " Types are not compared.")
     else:
         are = "is" if report.blocked == 1 else "are"
         whole = f"{report.blocked} of {report.runs} runs" if report.runs > 1 else "The run"

@@ -59,12 +59,12 @@ def _version_document(version: VersionCheck) -> dict[str, object]:
     document = {
         field.name: getattr(version, field.name)
         for field in attrs.fields(VersionCheck)
-        if field.name not in ("blocked", "obstacles")
+        if field.name not in ("listed", "obstacles")
     }
     document["obstacles"] = [
         {**attrs.asdict(obstacle), "runs": runs} for obstacle, runs in version.obstacles.items()
     ]
-    document["blocked"] = [attrs.asdict(run) for run in version.blocked]
+    document["listed"] = [attrs.asdict(run) for run in version.listed]
     return document
 
 

@@ -109,10 +109,19 @@ def visits_ahead(definition: WorkflowDefinition, state: RunState) -> frozenset[s
 
 
 def demands(before: WorkflowDefinition, signatures: Signatures) -> Signatures:
-    """What bodies have to be given that those of the definition *before* had not, by visit."""
+    """What bodies have to be given that runs of the definition *before* may lack, by visit.
+
+    That is what its own bodies did not ask for, and whole fields of its payload: payloads are no
+    part of a fingerprint, so a run may have started with those of another release.
+    """
+    fields = _fields_of_every_trigger(before)
     found: dict[str, tuple[Parameter, ...]] = {}
     for visit, body in bodies_of(before).items():
-        asked = {one.name for one in body.parameters if one.required}
+        asked = {
+            one.name
+            for one in body.parameters
+            if one.required and not _is_one_of(fields, _path_of(before, visit, one))
+        }
         if is_compensation(visit):
             asked |= COMPENSATION_INPUTS
         fresh = tuple(
@@ -123,6 +132,23 @@ def demands(before: WorkflowDefinition, signatures: Signatures) -> Signatures:
         if fresh:
             found[visit] = fresh
     return found
+
+
+def _fields_of_every_trigger(definition: WorkflowDefinition) -> frozenset[str]:
+    """The fields that all runs bring along, if they started with the payloads of *definition*."""
+    payloads = [frozenset(trigger.payload.by_name) for trigger in definition.triggers]
+    return frozenset.intersection(*payloads) if payloads else frozenset()
+
+
+def _is_one_of(fields: frozenset[str], path: tuple[str, ...]) -> bool:
+    return len(path) == 1 and path[0] in fields
+
+
+def _path_of(definition: WorkflowDefinition, visit: str, parameter: Parameter) -> tuple[str, ...]:
+    """Where the value of a parameter is looked for; a longer path digs into what it finds."""
+    if is_compensation(visit):
+        return (parameter.name,)
+    return definition.by_name[visit].inputs.get(parameter.name, (parameter.name,))
 
 
 def would_wait(
@@ -136,11 +162,11 @@ def would_wait(
 def is_in_payload(definition: WorkflowDefinition, state: RunState, wanted: Signatures) -> bool:
     """Whether the run's payload alone has all that is *wanted*, so that `would_fail` finds nothing.
 
-    What `inputs` fetches from elsewhere may be missing whatever the payload has under that name.
+    What `inputs` dig out of a field may be missing though the field is there.
     """
+    fields = frozenset(state.facts.payload)
     return all(
-        one.name in state.facts.payload
-        and (is_compensation(visit) or one.name not in definition.by_name[visit].inputs)
+        _is_one_of(fields, _path_of(definition, visit, one))
         for visit, parameters in wanted.items()
         for one in parameters
     )
@@ -186,7 +212,7 @@ def _may_come(
     if is_compensation(visit):
         providers = definition.providers_of(parameter.name)
     else:
-        (key, *_) = definition.by_name[visit].inputs.get(parameter.name, (parameter.name,))
+        (key, *_) = _path_of(definition, visit, parameter)
         providers = tuple(
             name for name in definition.providers_of(key) if definition.precedes(name, visit)
         )

@@ -37,6 +37,9 @@ class Obstacle:
     remedy: str
 
 
+_HOW_TO_KEEP: Final = "see 'Keeping what old runs need' in docs/deploying.md."
+
+
 def _general(code: ObstacleCode, message: str, remedy: str) -> Obstacle:
     """An obstacle that is about a run, or all those of a version, as a whole."""
     return Obstacle(
@@ -96,7 +99,8 @@ def _of_missing_body(step: str, body: str, *, undoes: bool) -> tuple[str, str]:
         f"Step {step!r} {does} {body}, which the workflow declares no more, neither for that step"
         f" nor for another; {_who(undoes=undoes)} waits there."
     )
-    return message, f"Keep it as {kept} of a step {step!r}, or let another step declare it."
+    remedy = f"Keep it as {kept} of a step {step!r}, or let another step declare it; {_HOW_TO_KEEP}"
+    return message, remedy
 
 
 def _of_missing_input(step: str, parameter: str, consequence: Consequence, *, undoes: bool) -> str:

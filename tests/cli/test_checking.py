@@ -79,7 +79,10 @@ def test_runs_that_the_code_can_carry_on_are_counted_by_version(shop: Shop) -> N
     assert lines[0].split()[2:5] == ["1", "1", "0"]
     assert lines[1].split()[:2] + lines[1].split()[3:6] == ["selling", "v1", "2", "2", "0"]
     assert lines[1].endswith("as declared today, 2 paused")
-    assert lines[-1] == "✓ This code can carry on all 3 runs in flight."
+    assert lines[-1] == (
+        "✓ A fitting function was found for every step that these 3 runs have ahead."
+        " Types are not compared."
+    )
 
 
 def test_what_is_in_the_way_is_said_below_with_what_helps(shop: Shop) -> None:
@@ -92,6 +95,7 @@ def test_what_is_in_the_way_is_said_below_with_what_helps(shop: Shop) -> None:
     assert "Step 'ship' runs tests.cli.shop:send, which the workflow declares no more" in reply.out
     assert "Step 'pay' is undone by tests.cli.shop:refund" in reply.out
     assert "Keep it as the function of a step 'ship'" in reply.out
+    assert "see 'Keeping what old runs need' in docs/deploying.md" in reply.out
     (line,) = [line for line in reply.out.splitlines() if line.startswith(run_id)]
     assert line.endswith("◆ paused  review  turn_down, ship, undoing pay")
     assert reply.out.splitlines()[-1].startswith("✗ The run in flight is blocked.")
@@ -140,33 +144,52 @@ def test_a_program_gets_all_of_it_with_a_run_for_every_obstacle(shop: Shop) -> N
         "v1",
         False,
     )
-    assert {run["run_id"] for run in version["blocked"]} == set(ids)
+    assert (version["runs"], version["safe"], version["blocked"]) == (2, 0, 2)
+    assert {run["run_id"] for run in version["listed"]} == set(ids)
     codes = {(one["code"], one["step"], one["phase"], one["runs"]) for one in version["obstacles"]}
     assert codes == {
         ("missing_body", "ship", "forward", 2),
         ("missing_body", "turn_down", "forward", 2),
         ("missing_body", "pay", "compensation", 2),
     }
-    assert {one["step"] for one in version["blocked"][0]["obstacles"]} == {
+    assert {one["step"] for one in version["listed"][0]["obstacles"]} == {
         "ship",
         "turn_down",
         "pay",
     }
 
 
-def test_one_workflow_can_be_asked_for_and_a_slip_in_its_name_is_seen(shop: Shop) -> None:
+def test_one_workflow_can_be_asked_for_alone(shop: Shop) -> None:
     shop.sell()
     hold(shop)
 
     trying = check(shop, "--workflow", "trying")
     holding = check(shop, "--workflow", "holding")
-    slip = check(shop, "--workflow", "seling")
 
-    assert (trying.status, trying.out) == (0, "No run of trying is in flight.\n")
-    assert trying.err == ""
+    assert (trying.status, trying.out, trying.err) == (0, "No run of trying is in flight.\n", "")
     assert (holding.status, "selling" in holding.out) == (4, False)
-    assert (slip.status, slip.out) == (0, "No run of seling is in flight.\n")
-    assert slip.err == f"note: {HERE}:tomorrows has no workflow seling either.\n"
+
+
+def test_a_name_that_neither_the_code_nor_the_store_knows_is_not_found(shop: Shop) -> None:
+    shop.sell()
+
+    slip = check(shop, "--workflow", "seling")
+    told = check(shop, "--workflow", "seling", "--json")
+
+    assert (slip.status, slip.out) == (3, "")
+    assert f"There is no workflow seling: {HERE}:tomorrows has selling, trying" in slip.err
+    assert "[unknown_workflow] Try: squidmesh" in slip.err
+    assert "--workflow" not in slip.err
+    assert (told.status, told.json["error"]["code"]) == (3, "unknown_workflow")
+
+
+def test_a_name_that_only_the_store_knows_is_none_that_is_not_found(shop: Shop) -> None:
+    run_id = hold(shop)
+    assert shop.ask("runs", "cancel", run_id).status == 0
+
+    reply = check(shop, "--workflow", "holding")
+
+    assert (reply.status, reply.out, reply.err) == (0, "No run of holding is in flight.\n", "")
 
 
 def test_it_takes_code_and_a_store_that_are_there(shop: Shop, tmp_path: Path) -> None:

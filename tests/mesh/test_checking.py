@@ -305,6 +305,34 @@ async def test_a_run_that_has_a_field_of_a_later_release_goes_on_and_one_without
     assert statuses == ["failed", "completed"]
 
 
+async def test_a_run_that_started_without_a_field_is_found_when_a_release_is_rolled_back(
+    deploy: Deploy,
+) -> None:
+    """The store has the definition as the first release had it, whose function asks for it."""
+    taking = step(of_the_next_release, output="charged")
+    first = in_a_row(Priced, look=pause(), charge=taking)
+    second = in_a_row(look=pause(), charge=step(charge, output="charged"))
+    longer = in_a_row(Priced, look=pause(), charge=taking, ship=step(ship))
+    async with deploy(first) as mesh:
+        early = await mesh.start_run(first)
+        await mesh.run_until_idle()
+    async with deploy(second) as mesh:
+        late = await mesh.start_run(second)
+        await mesh.run_until_idle()
+
+    async with deploy(longer) as mesh:
+        forward = await mesh.check_runs()
+    async with deploy(first) as mesh:
+        back = await mesh.check_runs()
+        statuses = await ended(mesh, early, late)
+
+    assert first.definition.fingerprint == second.definition.fingerprint
+    for report in (forward, back):
+        assert [run.run_id for run in only(report).listed] == [late.id]
+        assert obstacle_of(report).consequence == "fails"
+    assert statuses == ["completed", "failed"]
+
+
 async def test_a_field_of_one_trigger_is_enough_for_the_runs_of_that_trigger(
     deploy: Deploy,
 ) -> None:
