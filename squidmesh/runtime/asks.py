@@ -73,6 +73,8 @@ class Ask:
         """Give an accident for an answer."""
         if not self.answer.done():
             self.answer.set_exception(accident)
+            # Whoever asked may have been cancelled meanwhile: then nobody has to hear of it.
+            self.answer.exception()
 
 
 def refuse(asks: Iterable[Ask], concerns: Callable[[Ask], bool], refusal: Refusal) -> None:

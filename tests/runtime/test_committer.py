@@ -1,6 +1,7 @@
 """What happens to commands on their way to the store: races, accidents, and lost answers."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable
 from typing import Any
 
@@ -366,3 +367,18 @@ async def test_what_is_known_of_runs_does_not_grow_with_those_that_are_over(
     states = (await mesh.engine()).committer.states._states
 
     assert not [state for state in states.values() if state.status.is_final]
+
+
+async def test_an_accident_that_nobody_waits_for_any_more_disturbs_nobody() -> None:
+    troubles: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    handler = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, trouble: troubles.append(trouble))
+    ask = Ask("nobody", CancelRun())
+
+    ask.fail(StoreUnavailableError("the line is cut"))
+    del ask
+    gc.collect()
+
+    loop.set_exception_handler(handler)
+    assert troubles == []
