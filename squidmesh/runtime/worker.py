@@ -19,7 +19,13 @@ from squidmesh.domain.commands import NO_OFFERS, Offers, Outcome
 from squidmesh.domain.state import RunState
 from squidmesh.errors import StoreUnavailableError
 from squidmesh.logs import logger
-from squidmesh.ports.store import ClaimedAttempt, ClaimRequest, Claims, ExpiredClaim
+from squidmesh.ports.store import (
+    ClaimedAttempt,
+    ClaimRequest,
+    Claims,
+    ClaimTicket,
+    ExpiredClaim,
+)
 from squidmesh.runtime.claims import Claimant, HeldAttempt, held_from
 from squidmesh.runtime.engine import Engine
 from squidmesh.runtime.heart import BEATS_PER_LEASE
@@ -170,23 +176,7 @@ class WorkerLoop:
         self._asked = len(tickets)
         if tickets:
             self._turn.ask()
-        began = engine.clock.monotonic()
-        marks = self._marks_to_ask_for(began, patient=patient)
-        self._asked_for_all = len(marks) == len(self._marks)
-        lacking = frozenset((mark, step) for mark, steps in marks.items() for step in steps)
-        claims = await engine.store.claim(
-            ClaimRequest(
-                owner=self.owner,
-                queues=self.queues,
-                definitions=tuple(marks),
-                tickets=tickets,
-                lease=self.lease,
-                lacking=lacking,
-            )
-        )
-        if lacking:
-            ended = engine.clock.monotonic()
-            self._pass_over_at = ended + PASSING_OVER_PAUSE * (ended - began)
+        claims = await self._ask_for(tickets, patient=patient)
         engine.time.observe(claims.at)
         used = {claimed.entry.claim_id for claimed in claims.claimed}
         self._claimant.give_back(ticket for ticket in tickets if ticket.claim_id not in used)
@@ -208,11 +198,29 @@ class WorkerLoop:
                     self._spawn(held_from(state, claimed.entry))
         return claims
 
-    def _marks_to_ask_for(self, now: float, *, patient: bool) -> Mapping[str, frozenset[str]]:
-        """The definitions to claim of; one of which something is lacking not with every claim."""
-        if now >= self._pass_over_at or not patient:
-            return self._marks
-        return {mark: lacking for mark, lacking in self._marks.items() if not lacking}
+    async def _ask_for(self, tickets: tuple[ClaimTicket, ...], *, patient: bool) -> Claims:
+        """Ask the store; a *patient* one does not pass over what is lacking with every claim."""
+        clock = self.engine.clock
+        began = clock.monotonic()
+        self._asked_for_all = began >= self._pass_over_at or not patient
+        marks = {
+            mark: steps for mark, steps in self._marks.items() if self._asked_for_all or not steps
+        }
+        lacking = frozenset((mark, step) for mark, steps in marks.items() for step in steps)
+        claims = await self.engine.store.claim(
+            ClaimRequest(
+                owner=self.owner,
+                queues=self.queues,
+                definitions=tuple(marks),
+                tickets=tickets,
+                lease=self.lease,
+                lacking=lacking,
+            )
+        )
+        if lacking:
+            ended = clock.monotonic()
+            self._pass_over_at = ended + PASSING_OVER_PAUSE * (ended - began)
+        return claims
 
     async def _states_after(
         self, claimed: Sequence[ClaimedAttempt], *, patient: bool
