@@ -14,19 +14,22 @@ def command_for(
         case "approve_run" | "reject_run" | "resume_run" | "cancel_run":
             return settings.command("runs", action.name.removesuffix("_run"), run_id)
         case "replay_run":
-            return settings.command("runs", "replay", run_id, *_start(action), needs_app=True)
+            start = start_of(action)
+            return settings.command(
+                "runs", "replay", run_id, *(("--from-step", start) if start else ()), needs_app=True
+            )
         case "recover" | "deploy_workflow":
             return settings.command("worker", *_queues(explanation), needs_app=True)
         case _:
             return settings.command("runs", "watch", run_id)
 
 
-def _start(action: NextAction) -> tuple[str, ...]:
-    """Where a replay is to start, as its call says."""
+def start_of(action: NextAction) -> str | None:
+    """The step at which a replay is to start, as its call says; None is the beginning."""
     call = ast.parse(action.call, mode="eval").body
     keywords = [node for node in ast.walk(call) if isinstance(node, ast.keyword)]
     found = [ast.literal_eval(node.value) for node in keywords if node.arg == "from_step"]
-    return ("--from-step", found[0]) if found else ()
+    return str(found[0]) if found else None
 
 
 def _queues(explanation: Explanation) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import attrs
 import click
 
-from squidmesh import Preview, Run, SquidMesh
+from squidmesh import Entry, Preview, Run, SquidMesh
 from squidmesh.cli.documents import run_document
 from squidmesh.cli.finding import find_run
 from squidmesh.cli.layout import Line, words
@@ -16,6 +16,7 @@ from squidmesh.cli.pictures import OVER
 from squidmesh.cli.previewing import show_preview
 from squidmesh.cli.settings import Settings, actor_or_user
 from squidmesh.cli.styles import bold, dim, marked
+from squidmesh.cli.values import told
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -31,7 +32,18 @@ class Said:
     preview: bool = False
 
 
+@attrs.frozen
+class Decided:
+    """What a command came to; *first* is what was written when its key was used before."""
+
+    run: Run | Preview
+    first: Entry | None = None
+
+
 Control: TypeAlias = Callable[[SquidMesh, str, Said], Awaitable[Run | Preview]]
+
+_COMMANDS: Final = frozenset({"manual_step_resolved", "cancel_requested", "run_replayed"})
+"""The entries that a person's commands write; others have an idempotency key of another kind."""
 
 
 def acting(command: Decorated) -> Decorated:
@@ -48,7 +60,7 @@ def acting(command: Decorated) -> Decorated:
     preview = click.option(
         "--preview", is_flag=True, help="Show what this would do, and do nothing."
     )
-    return run_argument(actor(key(preview(store_options(command)))))
+    return run_argument(preview(actor(key(command))))
 
 
 def commenting(command: Decorated) -> Decorated:
@@ -62,17 +74,43 @@ def commenting(command: Decorated) -> Decorated:
 
 def _decide(
     settings: Settings, run: str, said: Said, control: Control, *, code: bool = False
-) -> Run | Preview:
-    async def question(mesh: SquidMesh) -> Run | Preview:
-        return await control(mesh, await find_run(mesh, run, settings), said)
+) -> Decided:
+    async def question(mesh: SquidMesh) -> Decided:
+        run_id = await find_run(mesh, run, settings)
+        before = await _written_with(mesh, run_id, said)
+        found = await control(mesh, run_id, said)
+        if before is None:
+            # Somebody may have used the key in between; what they said then tells them apart.
+            after = await _written_with(mesh, run_id, said)
+            before = None if after is None or _says(after, said) else after
+        return Decided(found, before)
 
     return ask(settings, question, with_code=code)
 
 
-def _answer(settings: Settings, run: Run, done: Line) -> None:
+async def _written_with(mesh: SquidMesh, run_id: str, said: Said) -> Entry | None:
+    """What was written about the run by a command that had the same key."""
+    if said.idempotency_key is None or said.preview:
+        return None
+    run = await mesh.inspect_run(run_id, include_history=True)
+    used = (
+        entry
+        for entry in run.entries or ()
+        if entry.type in _COMMANDS and entry.data.get("idempotency_key") == said.idempotency_key
+    )
+    return next(used, None)
+
+
+def _says(entry: Entry, said: Said) -> bool:
+    data = entry.data
+    found = (data.get("actor"), data.get("comment"), data.get("metadata") or None)
+    return found == (said.actor, said.comment, said.metadata)
+
+
+def _answer(settings: Settings, decided: Decided, run: Run, done: Line) -> None:
     terminal = settings.terminal
     if terminal.json:
-        terminal.document(run_document(run))
+        terminal.document({**run_document(run), "repeated": decided.first is not None})
         return
     place = f" at {run.current_step}" if run.current_step else ""
     terminal.show((*done, *words("  ", *marked(run.status), place)))
@@ -80,21 +118,32 @@ def _answer(settings: Settings, run: Run, done: Line) -> None:
     terminal.show(words(dim("Next  "), settings.command("runs", then, run.id)))
 
 
-def _answer_about(settings: Settings, run: Run | Preview, done: str, said: Said) -> None:
+def _answer_about(settings: Settings, decided: Decided, done: str, said: Said) -> None:
+    run = decided.run
     if isinstance(run, Preview):
         show_preview(settings, run)
         return
     by = f" by {said.actor}" if said.actor else ""
-    line = words(bold(f"{done}{by}"), "  ·  ", f"{run.workflow} {run.id}")
-    _answer(settings, run, line)
+    line = words(bold(_done_before(decided) or f"{done}{by}"), "  ·  ", f"{run.workflow} {run.id}")
+    _answer(settings, decided, run, line)
+
+
+def _done_before(decided: Decided) -> str:
+    """Who has done it already, if the key says that somebody has."""
+    if decided.first is None:
+        return ""
+    actor = decided.first.data.get("actor")
+    by = "" if actor is None else f" by {told(actor)}"
+    return f"Done before{by}; nothing was written"
 
 
 def _review(name: str, description: str, done: str, control: Control) -> click.Command:
     """A command that ends a manual step; the three of them differ in nothing else."""
 
     @click.command(name, help=description)
-    @acting
     @commenting
+    @acting
+    @store_options
     @click.pass_obj
     def command(
         settings: Settings,
@@ -137,8 +186,9 @@ resume: Final = _review("resume", "End an open pause; the run goes on.", "Resume
 
 
 @click.command()
-@acting
 @click.option("--reason", help="Why; recorded.")
+@acting
+@store_options
 @click.pass_obj
 def cancel(
     settings: Settings,
@@ -165,7 +215,6 @@ def cancel(
 
 
 @click.command()
-@acting
 @click.option("--comment", help="Why; recorded.")
 @click.option(
     "--allow-irreversible",
@@ -173,7 +222,9 @@ def cancel(
     help="Repeat also what was done and cannot be undone.",
 )
 @click.option("--from-step", metavar="STEP", help="Start here, with what the steps before it gave.")
+@acting
 @app_option
+@store_options
 @click.pass_obj
 def replay(
     settings: Settings,
@@ -200,10 +251,12 @@ def replay(
         )
 
     said = Said(actor_or_user(actor), comment, None, idempotency_key, preview)
-    found = _decide(settings, run, said, control, code=True)
+    decided = _decide(settings, run, said, control, code=True)
+    found = decided.run
     if isinstance(found, Preview):
         show_preview(settings, found)
         return
     source = f"from {found.replayed_from}" if found.replayed_from else ""
-    line = words(bold("Started again"), "  ·  ", f"{found.workflow} {found.id} ", dim(source))
-    _answer(settings, found, line)
+    done = _done_before(decided) or "Started again"
+    line = words(bold(done), "  ·  ", f"{found.workflow} {found.id} ", dim(source))
+    _answer(settings, decided, found, line)

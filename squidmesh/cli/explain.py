@@ -1,13 +1,13 @@
 """`squidmesh runs explain`: the answer first, then why, the facts, and what may be done."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
 import click
 
-from squidmesh import Explanation, NextAction, SquidMesh
-from squidmesh.cli.actions import command_for
+from squidmesh import Explanation, NextAction, SquidMesh, Step
+from squidmesh.cli.actions import command_for, start_of
 from squidmesh.cli.documents import explanation_document
 from squidmesh.cli.finding import find_run
 from squidmesh.cli.layout import Line, Sheet, Span, words
@@ -16,7 +16,7 @@ from squidmesh.cli.opening import ask
 from squidmesh.cli.options import run_argument, store_options
 from squidmesh.cli.settings import Settings
 from squidmesh.cli.styles import bold, dim, style_of
-from squidmesh.cli.values import told
+from squidmesh.cli.values import error_told, told
 
 _HEADLINES: Final = {
     "step_running": "Running",
@@ -39,6 +39,8 @@ _HEADLINES: Final = {
 _SAID_ELSEWHERE: Final = frozenset(
     {"replay", "approval_targets", "resume_target", "ended_at", "visible_at", "waiting"}
 )
+_LABELS: Final = {"function": "needs", "compensation_failures": "not undone"}
+_MOST_NAMES: Final = 3
 _OF_WAITING: Final = frozenset({"step", "needs", "waiting_on", "dependency_statuses"})
 
 
@@ -51,15 +53,19 @@ def explain(settings: Settings, run: str, step: str | None) -> None:
     """Say why a run stands where it stands, and what may be done."""
     terminal = settings.terminal
 
-    async def question(mesh: SquidMesh) -> tuple[str, Explanation]:
+    async def question(mesh: SquidMesh) -> tuple[str, Explanation, tuple[Step, ...]]:
         run_id = await find_run(mesh, run, settings)
-        return run_id, await mesh.explain_run(run_id, step=step)
+        explanation = await mesh.explain_run(run_id, step=step)
+        if explanation.status != "failed" or terminal.json:
+            return run_id, explanation, ()
+        found = await mesh.inspect_run(run_id, include_history=True)
+        return run_id, explanation, found.steps or ()
 
-    run_id, explanation = ask(settings, question)
+    run_id, explanation, steps = ask(settings, question)
     if terminal.json:
         terminal.document(explanation_document(settings, run_id, explanation))
         return
-    terminal.show(headline(explanation, now()), answer(settings, run_id, explanation))
+    terminal.show(headline(explanation, now()), answer(settings, run_id, explanation, steps))
 
 
 def headline(explanation: Explanation, at: datetime) -> Line:
@@ -98,31 +104,39 @@ def _since(explanation: Explanation, at: datetime) -> str:
     return f"due in {span_of(due - at)}" if due > at else f"due for {span_of(at - due)}"
 
 
-def answer(settings: Settings, run_id: str, explanation: Explanation) -> Sheet:
+def answer(
+    settings: Settings, run_id: str, explanation: Explanation, steps: Sequence[Step]
+) -> Sheet:
     """Why, the facts, the commands, and what would not be safe."""
     return Sheet(
         (
             ("Why", words(shortened(explanation.summary))),
             *_labelled("Facts", (words(fact) for fact in _facts(explanation))),
-            *next_rows(settings, run_id, explanation),
+            *next_rows(settings, run_id, explanation, steps),
             *_labelled("Unsafe", _unsafe(settings, run_id, explanation)),
         )
     )
 
 
 def next_rows(
-    settings: Settings, run_id: str, explanation: Explanation, *, watching: bool = False
+    settings: Settings,
+    run_id: str,
+    explanation: Explanation,
+    steps: Sequence[Step],
+    *,
+    watching: bool = False,
 ) -> Iterator[tuple[str, Line]]:
     """The commands that may be given now, each once, and where they lead.
 
-    Somebody who is *watching* need not be told to watch.
+    *steps* are those of the run, needed if it has failed; somebody who is *watching* need not be
+    told to watch.
     """
     notes: dict[str, str] = {}
     for action in explanation.next_actions:
         if watching and action.name.startswith("wait_"):
             continue
         command = command_for(settings, action, run_id, explanation)
-        notes.setdefault(command, _leads_to(action, explanation))
+        notes.setdefault(command, _leads_to(action, explanation, steps))
     columns = max((len(command) for command in notes), default=0)
     lines = (
         words(bold(command.ljust(columns)), dim(f"  # {note}" if note else ""))
@@ -131,7 +145,7 @@ def next_rows(
     yield from _labelled("Next", lines)
 
 
-def _leads_to(action: NextAction, explanation: Explanation) -> str:
+def _leads_to(action: NextAction, explanation: Explanation, steps: Sequence[Step]) -> str:
     details = explanation.details
     targets = details.get("approval_targets")
     if action.name == "approve_run" and isinstance(targets, Mapping):
@@ -140,9 +154,42 @@ def _leads_to(action: NextAction, explanation: Explanation) -> str:
         return f"then {_place(targets.get('error'))}"
     if action.name == "resume_run" and details.get("resume_target"):
         return f"then {_place(details['resume_target'])}"
+    if action.name == "replay_run" and explanation.status == "failed":
+        return _repeats(start_of(action), explanation, steps)
+    return _goes_on(action, explanation)
+
+
+def _repeats(start: str | None, explanation: Explanation, steps: Sequence[Step]) -> str:
+    """What a replay of a failed run does again, and what it leaves as it is."""
+    names = [step.name for step in steps]
+    done = [step.name for step in steps if _stands(step)]
+    if start is None:
+        more = ", …" if len(done) > _MOST_NAMES else ""
+        again = f"{', '.join(done[:_MOST_NAMES])}{more} {'is' if len(done) == 1 else 'are'}"
+        return f"from the beginning: {again} done again" if done else "from the beginning"
+    where = f"goes on at {start}"
+    if start != explanation.step:
+        where = f"goes on at {start}, which was undone"
+    before = names[: names.index(start)] if start in names else ()
+    return f"{where}; what was done before stands" if {*done} & {*before} else where
+
+
+def _stands(step: Step) -> bool:
+    """Whether what a body did is done, and was not undone."""
+    undoing = (step.recovery or {}).get("compensation")
+    is_undone = isinstance(undoing, Mapping) and undoing.get("status") == "completed"
+    return step.kind == "action" and step.status == "completed" and not is_undone
+
+
+def _goes_on(action: NextAction, explanation: Explanation) -> str:
+    """Who takes it from here: a step that no worker can run goes on neither way by itself."""
+    function = explanation.details.get("function")
+    is_stuck = any(other.name == "deploy_workflow" for other in explanation.next_actions)
+    if function or is_stuck:
+        knows = f"has {function}" if function else "knows this workflow"
+        return f"a worker that {knows}" if action.name in ("recover", "deploy_workflow") else ""
     return {
         "recover": "any worker takes it up again",
-        "deploy_workflow": "a worker that knows this workflow",
         "wait_until": "it goes on by itself",
         "wait_for_retry": "it goes on by itself",
     }.get(action.name, "")
@@ -158,7 +205,7 @@ def _facts(explanation: Explanation) -> Iterator[str]:
     known = _SAID_ELSEWHERE | (_OF_WAITING if waiting else frozenset())
     for key, value in details.items():
         if key not in known and value not in (None, [], {}, 0):
-            yield f"{key.replace('_', ' ')}: {told(value)}"
+            yield f"{_LABELS.get(key) or key.replace('_', ' ')}: {_fact(_unlisted(value))}"
     for item in waiting if isinstance(waiting, list) else ():
         if isinstance(item, Mapping):
             yield _waits(item)
@@ -169,6 +216,27 @@ def _facts(explanation: Explanation) -> Iterator[str]:
     run = explanation.evidence.get("run")
     if isinstance(run, Mapping):
         yield f"run started: {told(run.get('started_at'))}, revision {run.get('revision')}"
+
+
+def _fact(value: object) -> str:
+    """A detail in words; of several errors each says at which step it was."""
+    errors = [item for item in value if _is_error(item)] if isinstance(value, list) else []
+    if not errors:
+        return told(value)
+    return "; ".join(f"{item.get('step')}: {error_told(item)}" for item in errors)
+
+
+def _unlisted(value: object) -> object:
+    """An error without what could not be undone behind it, which is a fact of its own."""
+    details = value.get("details") if isinstance(value, Mapping) else None
+    if not isinstance(value, Mapping) or not isinstance(details, Mapping):
+        return value
+    kept = {key: item for key, item in details.items() if key != "compensation_failures"}
+    return {**value, "details": kept}
+
+
+def _is_error(item: object) -> bool:
+    return isinstance(item, Mapping) and "code" in item and item.get("step") is not None
 
 
 def _waits(item: Mapping[str, object]) -> str:

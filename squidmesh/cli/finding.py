@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from squidmesh import InvalidRunIdError, SquidMesh
+from squidmesh import SquidMesh
 from squidmesh.cli.failures import CommandError, Exit
 from squidmesh.cli.settings import Settings
 from squidmesh.cli.terminal import Terminal
@@ -26,6 +26,7 @@ _DIGITS_OF_ID: Final = 32
 _DIGITS_OF_TIME: Final = 12
 _CLOCKS_DIFFER: Final = timedelta(minutes=10)
 _SHOWN: Final = 5
+_LONGEST_SHOWN: Final = 120
 
 
 @attrs.frozen
@@ -42,8 +43,7 @@ async def find_run(mesh: SquidMesh, given: str, settings: Settings, *, page: int
     A search reads at most `MOST_PAGES` pages of *page* runs.
 
     Raises:
-        CommandError: No run, several runs, or perhaps several begin like that.
-        InvalidRunIdError: It is no beginning of an id.
+        CommandError: No run, several runs, or perhaps several begin like that; or no run can.
     """
     settings.run_id = await _found(mesh, given, settings.terminal, page)
     return settings.run_id
@@ -56,15 +56,9 @@ async def _found(mesh: SquidMesh, given: str, terminal: Terminal, page: int) -> 
     if len(digits) >= _DIGITS_OF_ID:
         return _whole(given)
     if not re.fullmatch(r"[0-9a-f]+", digits):
-        raise InvalidRunIdError(given)
+        raise _misnamed(given, "names no run")
     if len(digits) < SHORTEST:
-        raise CommandError(
-            f"{given!r} is too short for the beginning of a run id; give {SHORTEST} characters "
-            "or more.",
-            code="invalid_run_id",
-            exit_code=Exit.USAGE,
-            details={"run_id": given},
-        )
+        raise _misnamed(given, "is too short")
     return await _beginning_with(mesh, digits, given, terminal, page)
 
 
@@ -72,7 +66,18 @@ def _whole(given: str) -> str:
     try:
         return str(uuid.UUID(given))
     except ValueError:
-        raise InvalidRunIdError(given) from None
+        raise _misnamed(given, "names no run") from None
+
+
+def _misnamed(given: str, problem: str) -> CommandError:
+    shown = given if len(given) <= _LONGEST_SHOWN else f"{given[:_LONGEST_SHOWN]}…"
+    return CommandError(
+        f"{shown!r} {problem}: give a run id, {SHORTEST} characters or more of its beginning, or "
+        f"`{LAST}`.",
+        code="invalid_run_id",
+        exit_code=Exit.USAGE,
+        details={"run_id": shown},
+    )
 
 
 async def _last(mesh: SquidMesh) -> str:

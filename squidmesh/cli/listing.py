@@ -1,7 +1,8 @@
 """`squidmesh runs list`: which runs there are, newest first, a page at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import click
 
@@ -79,8 +80,14 @@ def _table(runs: Sequence[Run], at: datetime) -> Table:
     return table if any(run.tags for run in runs) else table.without("tags")
 
 
+def _error_told(error: Mapping[str, Any]) -> str:
+    details = error.get("details") or {}
+    left = ", not undone" if details.get("compensation_failures") else ""
+    return f"{error['code']}{left}"
+
+
 def _row(run: Run, at: datetime) -> tuple[Line, ...]:
-    error = str(run.error["code"]) if run.error is not None else ""
+    error = _error_told(run.error) if run.error is not None else ""
     place = run.current_step or ""
     tags = ", ".join(f"{key}={value}" for key, value in run.tags.items())
     return (

@@ -83,9 +83,13 @@ def _attribute(module: ModuleType, path: str, settings: Settings) -> object:
         if not hasattr(found, part):
             names = sorted(name for name, value in vars(module).items() if _is_workflow(value))
             hint = f" Workflows there: {', '.join(names)}." if names else ""
+            said = f"The module {module.__name__} has no {path}.{hint}"
+            if ":" not in settings.app_path:
+                meant = f"{module.__name__}:{path}"
+                said = f"--app {settings.app_path} means {meant}, which is not there.{hint}"
             raise _wrong(
                 settings,
-                f"The module {module.__name__} has no {path}.{hint}",
+                said,
                 code="app_attribute_not_found",
                 suggestion=f"{module.__name__}:{names[0]}" if names else None,
             )

@@ -8,6 +8,7 @@ from squidmesh.cli.layout import Block, Line, Sheet, Table, words
 from squidmesh.cli.settings import Settings
 from squidmesh.cli.styles import bold, dim
 
+_NO_EFFECT = "nothing that is declared irreversible, not compensatable or compensated"
 _NOTHING = "Nothing was written; the same command without --preview does it."
 
 
@@ -62,6 +63,6 @@ def _steps(data: Mapping[str, object]) -> str:
 def _repeated(shown: Preview) -> Iterator[tuple[str, Line]]:
     yield "Runs again", words(", ".join(shown.reruns) or "nothing that has run")
     told = ", ".join(shown.effects)
-    yield "Repeats", words(f"what {told} did outside" if told else "nothing that reaches outside")
+    yield "Repeats", words(f"what {told} did outside" if told else _NO_EFFECT)
     if shown.undone:
         yield "Builds on", words(f"what {', '.join(shown.undone)} left, though it was undone")

@@ -65,6 +65,10 @@ _COMMANDS: Final = {
 """What the library's own words about Python mean at a prompt."""
 
 
+_FLAGS: Final = {"queues": "queue", "tags": "tag"}
+"""The options whose names at a prompt differ from those of the library's arguments."""
+
+
 def complaint_of(problem: SquidMeshError, settings: Settings) -> Complaint:
     """What is to be said about an error of the library, or of the command line itself."""
     own_advice = problem.advice if isinstance(problem, CommandError) else None
@@ -148,8 +152,18 @@ def _message_of(problem: SquidMeshError) -> str:
             )
         case InvalidReviewError():
             return f"This cannot be recorded as {problem.field}: {problem}"
+        case InvalidOptionError():
+            return _translated(_of_option(problem))
         case _:
             return _translated(str(problem))
+
+
+def _of_option(problem: InvalidOptionError) -> str:
+    """What is wrong with an argument, under the name that it has at a prompt."""
+    message = str(problem).replace(" timedelta ", " duration ")
+    name, found, rest = message.partition(" is ")
+    flag = f"--{_FLAGS.get(name) or name.replace('_', '-')}"
+    return f"{flag}{found}{rest}" if found and name == problem.option != "url" else message
 
 
 def _translated(message: str) -> str:

@@ -140,7 +140,7 @@ class LogScreen:
     def ended(self, look: Look, outcome: Exit) -> None:
         """Print the end, and what may be done now."""
         self.terminal.show(words(clock_time(look.at), "  ", *_ending(look, outcome)))
-        rows = tuple(next_rows(self.settings, look.run.id, look.explanation))
+        rows = tuple(next_rows(self.settings, look.run.id, look.explanation, look.run.steps or ()))
         if rows:
             self.terminal.show(Sheet(rows))
 
@@ -167,7 +167,9 @@ class TreeScreen:
         rows = [] if outcome is None else [("End", words(*_ending(look, outcome)))]
         if look.run.status not in ("completed", "cancelled"):
             rows.append(("Why", words(shortened(look.explanation.summary))))
-        rows += next_rows(self.settings, look.run.id, look.explanation, watching=outcome is None)
+        rows += next_rows(
+            self.settings, look.run.id, look.explanation, steps, watching=outcome is None
+        )
         self.live.draw(
             (picture(look.run, look.graph, look.at, most=most), Sheet(tuple(rows))),
             done=sum(step.status in OVER for step in steps),

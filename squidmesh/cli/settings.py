@@ -130,7 +130,9 @@ def shown_url(url: str) -> str:
 
 def actor_or_user(actor: str | None) -> str | None:
     """Who acts: as said, else SQUIDMESH_ACTOR, else the user of this process, else nobody."""
-    named = actor or os.environ.get("SQUIDMESH_ACTOR") or os.environ.get("USER")
+    if actor is not None:
+        return actor  # even if it is empty: that is for the library to refuse
+    named = os.environ.get("SQUIDMESH_ACTOR") or os.environ.get("USER")
     if named:
         return named
     try:

@@ -85,7 +85,7 @@ def _facts(run: Run, explanation: Explanation, at: datetime) -> Iterator[tuple[s
 
 
 def _next(settings: Settings, run: Run, explanation: Explanation) -> tuple[Block, ...]:
-    rows = tuple(next_rows(settings, run.id, explanation))
+    rows = tuple(next_rows(settings, run.id, explanation, run.steps or ()))
     return (words(), Sheet(rows)) if rows else ()
 
 

@@ -145,4 +145,30 @@ class Branching(Workflow[Order]):
     )
 
 
-workflows = (Selling, Holding, Trying, Blocking, Branching)
+@attrs.frozen(kw_only=True)
+class Parcel:
+    """What is sent in vain; *refundable* says whether the money can be given back."""
+
+    refundable: bool = True
+
+
+def give_back(refundable: bool) -> object:
+    return None if refundable else Errored("the account is gone", code="account_closed")
+
+
+def lose() -> object:
+    return Errored("no such street", code="carrier_refused")
+
+
+class Sending(Workflow[Parcel]):
+    """Take money for what cannot be sent."""
+
+    name = "sending"
+    by_hand = manual()
+    note = step(lambda: {"noted": True})
+    pay = step(lambda: "a receipt", output="receipt", compensate=give_back)
+    ship = step(lose)
+    transitions = path(note, pay, ship)
+
+
+workflows = (Selling, Holding, Trying, Blocking, Branching, Sending)

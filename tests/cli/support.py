@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from squidmesh import Run, SquidMesh
 from squidmesh.cli import cli
-from tests.cli.shop import Sale, Selling, workflows
+from tests.cli.shop import Parcel, Sale, Selling, Sending, workflows
 
 APP = "tests.cli.shop"
 ROOT = Path(__file__).parent.parent.parent
@@ -77,6 +77,16 @@ class Shop:
             return ids
 
         return self.with_mesh(sold)
+
+    def send(self, *, refundable: bool = True) -> str:
+        """Start and work on a run that is paid, is not shipped, and so is undone."""
+
+        async def sent(mesh: SquidMesh) -> str:
+            run = await mesh.start_run(Sending, Parcel(refundable=refundable))
+            await mesh.run_until_idle()
+            return run.id
+
+        return self.with_mesh(sent)
 
     def work(self) -> None:
         """Work until nothing is due."""

@@ -1,5 +1,9 @@
 """`runs approve|reject|resume|cancel|replay`: who decided what, and what is refused."""
 
+import re
+
+import pytest
+
 from squidmesh import SquidMesh
 from tests.cli.shop import Holding, Sale
 from tests.cli.support import APP, Shop
@@ -48,6 +52,18 @@ def test_whoever_is_not_named_is_taken_from_the_environment(shop: Shop) -> None:
     assert actors == ["bea", "cay"]
 
 
+@pytest.mark.parametrize("command", ["approve", "reject", "cancel"])
+def test_an_actor_without_a_name_is_refused_and_nobody_stands_in(shop: Shop, command: str) -> None:
+    (run_id,) = shop.sell()
+    before = shop.inspect(run_id)
+
+    reply = shop.ask("runs", command, run_id, "--actor", "")
+
+    assert reply.status == 2
+    assert "[invalid_review]" in reply.err
+    assert shop.inspect(run_id) == before
+
+
 def test_a_rejection_takes_the_error_route(shop: Shop) -> None:
     (run_id,) = shop.sell()
 
@@ -94,6 +110,51 @@ def test_the_same_key_decides_once_and_answers_twice(shop: Shop) -> None:
     events = [event.type for event in shop.inspect(run_id).audit_events or ()]
     assert statuses == [0, 0]
     assert events.count("approved") == 1
+
+
+@pytest.mark.parametrize("command", ["approve", "reject", "resume", "cancel"])
+def test_a_key_that_comes_again_names_who_acted_and_that_nothing_was_written(
+    shop: Shop, command: str
+) -> None:
+    run_id = held(shop) if command == "resume" else shop.sell()[0]
+    asked = ("runs", command, run_id, "--idempotency-key", "k1")
+
+    first = shop.ask(*asked, "--actor", "xa", "--json").json
+    revision = shop.inspect(run_id).revision
+    by_another = shop.ask(*asked, "--actor", "yo")
+    by_the_same = shop.ask(*asked, "--actor", "xa", "--json").json
+
+    done = f"Done before by xa; nothing was written  ·  {first['workflow']} {run_id}"
+    assert by_another.first_line.startswith(done)
+    assert (first["repeated"], by_the_same["repeated"]) == (False, True)
+    assert shop.inspect(run_id).revision == revision
+
+
+def test_a_replay_whose_key_comes_again_names_who_started_it_and_the_same_run(shop: Shop) -> None:
+    asked = ("runs", "replay", shop.send(), "--app", APP, "--idempotency-key", "k1")
+
+    first = shop.ask(*asked, "--actor", "xa", "--json").json
+    again = shop.ask(*asked, "--actor", "yo")
+    document = shop.ask(*asked, "--actor", "yo", "--json").json
+
+    done = f"Done before by xa; nothing was written  ·  sending {first['id']}"
+    assert again.first_line.startswith(done)
+    assert (first["repeated"], document["repeated"]) == (False, True)
+    assert document["id"] == first["id"]
+
+
+def test_what_only_one_command_takes_comes_first_in_its_help(shop: Shop) -> None:
+    options = {
+        command: re.findall(r"\n  (--[a-z-]+)", shop.ask("runs", command, "--help").out)
+        for command in ("approve", "cancel", "replay")
+    }
+
+    acting = ["--preview", "--actor", "--idempotency-key"]
+    assert options["approve"][:5] == ["--comment", "--metadata", *acting]
+    assert options["cancel"][:5] == ["--reason", *acting, "--url"]
+    assert options["replay"][:8] == [
+        "--comment", "--allow-irreversible", "--from-step", *acting, "--app", "--url",
+    ]  # fmt: skip
 
 
 def test_the_same_key_for_something_else_is_a_conflict(shop: Shop) -> None:

@@ -85,6 +85,8 @@ def test_what_is_no_beginning_of_an_id_is_a_misunderstanding(shop: Shop) -> None
 
     assert [reply.status for reply in replies] == [2, 2, 2, 2]
     assert all("[invalid_run_id]" in reply.err for reply in replies)
+    hint = "give a run id, 4 characters or more of its beginning, or `last`."
+    assert all(hint in reply.err for reply in replies)
 
 
 def test_a_search_reads_so_many_pages_and_then_asks_for_more_of_the_id(shop: Shop) -> None:

@@ -105,5 +105,14 @@ def test_a_failed_run_shows_where_and_with_which_code(shop: Shop) -> None:
     assert "pay: refused" in reply.out
 
 
+def test_a_failed_run_that_is_not_undone_differs_from_one_that_is(shop: Shop) -> None:
+    clean, dirty = shop.send(), shop.send(refundable=False)
+
+    rows = {row.split()[0]: row for row in shop.ask("runs", "list").out.splitlines()}
+
+    assert "ship: carrier_refused  " in rows[clean]
+    assert "ship: carrier_refused, not undone  " in rows[dirty]
+
+
 def test_every_status_of_a_run_can_be_asked_for() -> None:
     assert set(STATUSES) == {status.value for status in RunStatus}

@@ -56,6 +56,7 @@ def test_an_attribute_is_one_workflow_or_a_sequence_or_a_module_of_them(write: W
         ("nowhere_at_all:workflows", "app_module_not_found", "no module nowhere_at_all"),
         ("shop_c.py:One", "app_module_not_found", "Name it without .py."),
         ("shop_c:missing", "app_attribute_not_found", "Workflows there: One"),
+        ("shop_c", "app_attribute_not_found", "--app shop_c means shop_c:workflows, which is not"),
         ("shop_c:number", "app_not_a_workflow", "it is of type int"),
         ("shop_c:mixed", "app_not_a_workflow", "one in it is of type str"),
         ("shop_c:nothing", "app_not_a_workflow", "shop_c:nothing is empty"),
@@ -79,6 +80,20 @@ def test_what_is_no_workflow_is_named(write: Write, app: str, code: str, said: s
     assert caught.value.code == code
     assert caught.value.exit_code == 2
     assert said in str(caught.value)
+
+
+def test_where_the_usual_attribute_is_missing_a_workflow_of_the_module_is_suggested(
+    write: Write,
+) -> None:
+    write("shop_h", WORKFLOW.format(name="One"))
+
+    with pytest.raises(CommandError) as caught:
+        workflows_at(Settings(app="shop_h", arguments=("worker", "--app", "shop_h")))
+
+    assert str(caught.value) == (
+        "--app shop_h means shop_h:workflows, which is not there. Workflows there: One."
+    )
+    assert caught.value.advice == "squidmesh worker --app shop_h:One"
 
 
 @pytest.mark.parametrize(

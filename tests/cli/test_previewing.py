@@ -120,8 +120,20 @@ def test_a_replay_from_a_step_on_may_repeat_nothing_outside(shop: Shop) -> None:
 
     reply = shop.ask("runs", "replay", run_id, "--app", APP, "--from-step", "pay", "--preview")
 
-    assert "Runs again  pay\nRepeats     nothing that reaches outside\n" in reply.out
+    told = "nothing that is declared irreversible, not compensatable or compensated"
+    assert f"Runs again  pay\nRepeats     {told}\n" in reply.out
     assert "this run  16   run_replayed       pay\n" in reply.out
+
+
+def test_a_replay_that_begins_behind_what_was_undone_says_what_it_builds_on(shop: Shop) -> None:
+    run_id = shop.send()
+
+    behind = ("--from-step", "ship", "--preview")
+    reply = shop.ask("runs", "replay", run_id, "--app", APP, *behind)
+    document = shop.ask("runs", "replay", run_id, "--app", APP, *behind, "--json").json
+
+    assert "Builds on   what pay left, though it was undone\n" in reply.out
+    assert document["undone"] == ["pay"]
 
 
 def test_the_document_of_a_preview_tells_the_runs_apart(shop: Shop) -> None:

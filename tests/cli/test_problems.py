@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from squidmesh import errors
 from squidmesh.cli.problems import complaint_of
 from squidmesh.cli.settings import Settings
 from squidmesh.domain.definition import Problem
-from tests.cli.support import Shop, ask
+from tests.cli.support import APP, ROOT, Shop, ask
 
 READING = [
     ("runs", "list"),
@@ -141,6 +142,24 @@ def test_a_value_that_an_option_cannot_take_is_named(
     assert arguments[0].lstrip("-") in reply.err
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("worker", "--lease", "0"), "--lease is a positive duration of at most a year. ["),
+        (("worker", "--queue", ""), "--queue is a text of 1 to 200 characters"),
+        (("runs", "list", "--tag", "a="), "--tag is a text of 1 to 200 characters"),
+        (("runs", "list", "--workflow", ""), "--workflow is a text of 1 to 200 characters"),
+    ],
+)
+def test_an_argument_that_the_library_refuses_is_named_as_it_was_typed(
+    shop: Shop, command: tuple[str, ...], said: str
+) -> None:
+    reply = shop.ask(*command, env={"SQUIDMESH_APP": APP})
+
+    assert reply.status == 2
+    assert reply.err.startswith(f"error: {said}")
+
+
 def test_a_typed_url_wins_over_the_environment_wherever_it_stands(
     shop: Shop, tmp_path: Path
 ) -> None:
@@ -191,6 +210,17 @@ def test_every_error_has_its_exit_status_and_a_command_that_helps(
     assert "Try: " in complaint.as_line()
     assert "()" not in complaint.message
     assert "=True" not in complaint.message
+
+
+def test_every_code_of_the_command_line_is_listed() -> None:
+    folder = Path(inspect.getfile(complaint_of)).parent
+    page = (ROOT / "docs" / "errors.md").read_text("utf-8")
+    sources = "".join(path.read_text("utf-8") for path in folder.glob("*.py"))
+
+    codes = set(re.findall(r'code="(\w+)"', sources))
+
+    assert "no_app" in codes
+    assert [code for code in sorted(codes) if f"`{code}` |" not in page] == []
 
 
 def test_the_command_line_imports_nothing_but_the_public_interface() -> None:

@@ -2,7 +2,10 @@
 
 import pytest
 
-from squidmesh import SquidMesh
+from squidmesh import Explanation, NextAction, SquidMesh
+from squidmesh.cli.explain import answer
+from squidmesh.cli.layout import plain
+from squidmesh.cli.settings import Settings
 from tests.cli.shop import Holding, Sale, Trying
 from tests.cli.support import Shop
 
@@ -107,6 +110,66 @@ def test_a_failure_is_explained_by_its_code_and_message(shop: Shop) -> None:
 
     assert reply.first_line.startswith("Failed  ·  selling / pay")
     assert "error: refused: the bank said no" in reply.out
+
+
+def test_the_ways_to_replay_a_failed_run_say_what_they_do_again(shop: Shop) -> None:
+    undone, not_undone = shop.send(), shop.send(refundable=False)
+
+    told = [shop.ask("runs", "explain", run_id).out for run_id in (undone, not_undone)]
+
+    assert "# from the beginning: note is done again\n" in told[0]
+    assert "# goes on at pay, which was undone; what was done before stands\n" in told[0]
+    assert "# from the beginning: note, pay are done again\n" in told[1]
+    assert "# goes on at ship; what was done before stands\n" in told[1]
+
+
+def test_what_could_not_be_undone_is_named_with_its_step(shop: Shop) -> None:
+    run_id = shop.send(refundable=False)
+
+    reply = shop.ask("runs", "explain", run_id)
+
+    assert "error: carrier_refused: no such street\n" in reply.out
+    assert "not undone: pay: account_closed: the account is gone\n" in reply.out
+
+
+def explained(reason: str, names: tuple[str, ...], **details: str) -> str:
+    """What is told of a run that may be taken on by *names*."""
+    explanation = Explanation(
+        status="retrying",
+        reason=reason,
+        summary="It waits.",
+        step="refund",
+        details=details,
+        evidence={},
+        next_actions=tuple(NextAction(name, "await mesh.explain_run(...)") for name in names),
+    )
+    return "\n".join(plain(answer(Settings(app="shop"), "r1", explanation, ())))
+
+
+def test_a_step_whose_function_is_missing_says_so_and_does_not_go_on_by_itself() -> None:
+    told = explained(
+        "lease_expired", ("wait_for_retry", "recover", "deploy_workflow"), function="orders:refund"
+    )
+
+    assert "Facts  needs: orders:refund" in told
+    assert "squidmesh worker         # a worker that has orders:refund" in told
+    assert "any worker" not in told
+    assert "by itself" not in told
+
+
+def test_a_step_of_a_workflow_that_nobody_knows_waits_for_one_who_does() -> None:
+    told = explained("waiting_for_retry", ("wait_for_retry", "recover", "deploy_workflow"))
+
+    assert "squidmesh worker         # a worker that knows this workflow" in told
+    assert "any worker" not in told
+    assert "by itself" not in told
+
+
+def test_a_step_that_somebody_can_run_goes_on_by_itself() -> None:
+    told = explained("waiting_for_retry", ("wait_for_retry", "recover"))
+
+    assert "squidmesh runs watch r1  # it goes on by itself" in told
+    assert "squidmesh worker         # any worker takes it up again" in told
 
 
 def test_a_retry_says_when_it_is_due(shop: Shop) -> None:
