@@ -224,9 +224,10 @@ def _wait_until_nobody_listens(port: int) -> None:
     """A server that we say nothing to says nothing either, until it hangs up."""
     with suppress(ConnectionRefusedError):
         while True:
+            # It may hang up as soon as it is called: who is still in its queue then is reset.
             with (
-                socket.create_connection(("127.0.0.1", port), timeout=30) as caller,
                 suppress(ConnectionResetError),
+                socket.create_connection(("127.0.0.1", port), timeout=30) as caller,
             ):
                 caller.recv(1)
 
