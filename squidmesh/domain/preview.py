@@ -26,9 +26,6 @@ class Repetition:
     undone: tuple[str, ...] = ()
 
 
-NOTHING_AGAIN = Repetition()
-
-
 def repetition(
     carried: WorkflowDefinition, today: WorkflowDefinition, source: RunState, start: StartRun
 ) -> Repetition:

@@ -15,7 +15,7 @@ import attrs
 from returns.pipeline import is_successful
 
 from squidmesh import codec
-from squidmesh.domain.compatibility import Misfit, misfits
+from squidmesh.domain.compatibility import Misfit, fields_of, misfits
 from squidmesh.domain.definition import Action, Body, Parameter, WorkflowDefinition
 from squidmesh.domain.serial import definition_from_dict, definition_to_dict, fingerprint
 from squidmesh.domain.state import compensated_step, is_compensation
@@ -158,12 +158,7 @@ class Registry:
         """
         definition = self._definitions[mark]
         today = self.by_name[definition.name].definition
-        fields = {
-            field
-            for trigger in (*definition.triggers, *today.triggers)
-            for field in trigger.payload.by_name
-        }
-        return misfits(definition, self.signatures(mark), {"": frozenset(fields)})
+        return misfits(definition, self.signatures(mark), {"": fields_of(definition, today)})
 
     def can_run(self, mark: str, step: str) -> bool:
         """Whether this process can run a step, or its undoing, of a definition."""
